@@ -1,0 +1,13 @@
+namespace NbdKit.Layers;
+
+/// <summary>The data calls of a layer.</summary>
+internal enum LayerOperation
+{
+    Read,
+    Write,
+    Flush,
+    Trim,
+    Zero,
+    Cache,
+    Extents,
+}

@@ -1,0 +1,181 @@
+using Microsoft.Extensions.Logging;
+using NbdKit.Server;
+
+namespace NbdKit;
+
+// The life of a chain: ready and start when its first user comes, cleanup and disposal when its last user goes.
+public sealed partial class NbdBackend
+{
+    private readonly SemaphoreSlim _lifecycle = new(1, 1);
+    private int _users;
+    private bool _hostUses;
+    private bool _ended;
+
+    /// <summary>
+    /// Starts the chain for the host: gets every layer ready and starts it, innermost first. Does nothing if the host did so
+    /// before. Only the outermost layer can be started.
+    /// </summary>
+    /// <param name="loggerFactory">Receives what the layers report; by default nothing is logged.</param>
+    /// <param name="cancellationToken">Gives up the start.</param>
+    /// <exception cref="InvalidOperationException">This is not the outermost layer of its chain.</exception>
+    /// <exception cref="ObjectDisposedException">The chain has ended; compose a new one.</exception>
+    public async ValueTask StartAsync(
+        ILoggerFactory? loggerFactory = null, CancellationToken cancellationToken = default)
+    {
+        if (Volatile.Read(ref _hostUses) && !_ended)
+        {
+            return;
+        }
+        await AcquireAsync(loggerFactory, host: true, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Ends the host's use of the chain. If no server uses it, every layer is cleaned up, outermost first, and disposed of.
+    /// Close the contexts that the host opened before.
+    /// </summary>
+    public async ValueTask DisposeAsync() => await ReleaseAsync(host: true).ConfigureAwait(false);
+
+    internal async ValueTask AcquireAsync(ILoggerFactory? loggerFactory, bool host, CancellationToken cancellationToken)
+    {
+        if (Above is not null)
+        {
+            throw new InvalidOperationException($"{Name} is not the outermost layer of its chain; start {Above.Name} or what is above it.");
+        }
+        await _lifecycle.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            ObjectDisposedException.ThrowIf(_ended, this);
+            if (host && _hostUses)
+            {
+                return;
+            }
+            if (_users == 0)
+            {
+                await StartLayersAsync(loggerFactory, cancellationToken).ConfigureAwait(false);
+            }
+            _users++;
+            _hostUses |= host;
+        }
+        finally
+        {
+            _lifecycle.Release();
+        }
+    }
+
+    internal async ValueTask ReleaseAsync(bool host)
+    {
+        await _lifecycle.WaitAsync(CancellationToken.None).ConfigureAwait(false);
+        try
+        {
+            if (_ended || (host && !_hostUses))
+            {
+                return;
+            }
+            if (host)
+            {
+                _hostUses = false;
+            }
+            if (--_users == 0)
+            {
+                _ended = true;
+                await CleanupLayersAsync(this).ConfigureAwait(false);
+                await DisposeLayersAsync().ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            _lifecycle.Release();
+        }
+    }
+
+    internal void LogLayerFailure(string callback, Exception exception)
+        => Log.LayerFailed(Logger, Name, callback, exception);
+
+    private async ValueTask StartLayersAsync(ILoggerFactory? loggerFactory, CancellationToken cancellationToken)
+    {
+        var layers = new List<NbdBackend>();
+        for (NbdBackend? layer = this; layer is not null; layer = layer.Next)
+        {
+            layers.Insert(0, layer);
+            layer.Logger = loggerFactory?.CreateLogger("NbdKit." + layer.Name) ?? layer.Logger;
+        }
+        NbdBackend? started = null;
+        try
+        {
+            foreach (NbdBackend layer in layers)
+            {
+                await (layer.Plugin?.GetReadyAsync(ThreadModel, cancellationToken)
+                    ?? layer.Filter!.GetReadyAsync(ThreadModel, cancellationToken)).ConfigureAwait(false);
+            }
+            foreach (NbdBackend layer in layers)
+            {
+                started = layer;
+                await (layer.Plugin?.StartAsync(cancellationToken)
+                    ?? layer.Filter!.StartAsync(layer, cancellationToken)).ConfigureAwait(false);
+            }
+        }
+        catch
+        {
+            _ended = true;
+            await CleanupLayersAsync(started).ConfigureAwait(false);
+            await DisposeLayersAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    private static async ValueTask CleanupLayersAsync(NbdBackend? outermost)
+    {
+        for (NbdBackend? layer = outermost; layer is not null; layer = layer.Next)
+        {
+            try
+            {
+                await (layer.Plugin?.CleanupAsync(CancellationToken.None)
+                    ?? layer.Filter!.CleanupAsync(layer, CancellationToken.None)).ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                layer.LogLayerFailure("cleanup", e);
+            }
+            // A shared context that the filter forgot to close: close it now, while the layers below still live.
+            if (layer.Next is { } next)
+            {
+                foreach (NextContext shared in next.TakeSharedContexts())
+                {
+                    await shared.CloseAsync().ConfigureAwait(false);
+                }
+            }
+        }
+    }
+
+    private NextContext[] TakeSharedContexts()
+    {
+        lock (_sharedContexts)
+        {
+            return [.. _sharedContexts];
+        }
+    }
+
+    private async ValueTask DisposeLayersAsync()
+    {
+        if (Next is not null)
+        {
+            await Next.DisposeLayersAsync().ConfigureAwait(false);
+        }
+        try
+        {
+            object layer = (object?)Plugin ?? Filter!;
+            if (layer is IAsyncDisposable asyncDisposable)
+            {
+                await asyncDisposable.DisposeAsync().ConfigureAwait(false);
+            }
+            else if (layer is IDisposable disposable)
+            {
+                disposable.Dispose();
+            }
+        }
+        catch (Exception e)
+        {
+            LogLayerFailure("dispose", e);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+using NbdKit.Layers;
+
+namespace NbdKit;
+
+// Opening contexts: by the host, by the server, and by the filter above.
+public sealed partial class NbdBackend
+{
+    private readonly HashSet<NextContext> _sharedContexts = [];
+    private readonly RequestGate _oneConnection = new();
+
+    /// <summary>
+    /// Opens this chain directly, without NBD: the context is prepared and takes data calls. Dispose of it to finalize and
+    /// close it. Starts the chain if it was not started; end that with <see cref="DisposeAsync"/>.
+    /// </summary>
+    /// <param name="exportName">The export to open; "" for the default export.</param>
+    /// <param name="readOnly">Whether to open it read-only.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <returns>The opened chain.</returns>
+    /// <exception cref="NbdException">A layer refused.</exception>
+    /// <exception cref="ObjectDisposedException">The chain has ended.</exception>
+    public async ValueTask<NextContext> OpenAsync(
+        string exportName = "", bool readOnly = false, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(exportName);
+        await StartAsync(null, cancellationToken).ConfigureAwait(false);
+        NextContext context = await OpenEntryAsync(readOnly, exportName, null, cancellationToken).ConfigureAwait(false);
+        try
+        {
+            await context.PrepareAsync(cancellationToken).ConfigureAwait(false);
+            return context;
+        }
+        catch
+        {
+            await context.CloseAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Opens the layer below this one, without attaching it (nbdkit's <c>nbdkit_next_context_open</c>). What comes back is the
+    /// caller's to prepare, finalize and close, or to attach with <see cref="NbdContext.SetNext"/>.
+    /// </summary>
+    /// <param name="readOnly">Whether to open it read-only.</param>
+    /// <param name="exportName">The export to open; "" for the default export of the layer below, unless shared.</param>
+    /// <param name="owner">
+    /// The context of this layer on whose behalf it is opened, or null for a shared context: one that is tied to no connection
+    /// and may be used from any of them and from background work.
+    /// </param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="InvalidOperationException">
+    /// This is a plugin, <paramref name="owner"/> belongs to another layer, or the chain is not running.
+    /// </exception>
+    /// <exception cref="NbdException">The layer below refused.</exception>
+    public ValueTask<NextContext> OpenNextAsync(
+        bool readOnly, string exportName, NbdContext? owner, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(exportName);
+        if (Next is null)
+        {
+            throw new InvalidOperationException($"{Name} is a plugin: there is no layer below to open.");
+        }
+        if (owner is not null && owner.Backend != this)
+        {
+            throw new InvalidOperationException(
+                $"{Name} was asked to open its next layer for a context of {owner.Backend.Name}; it opens only for its own.");
+        }
+        return Next.OpenContextAsync(
+            readOnly, exportName, owner?.Connection, shared: owner?.IsShared ?? true, cancellationToken);
+    }
+
+    /// <summary>Opens the outermost layer for a client or the host; the caller prepares it.</summary>
+    internal async ValueTask<NextContext> OpenEntryAsync(
+        bool readOnly, string exportName, NbdConnection? connection, CancellationToken cancellationToken)
+    {
+        if (ThreadModel != ThreadModel.SerializeConnections)
+        {
+            return await OpenContextAsync(readOnly, exportName, connection, shared: false, cancellationToken)
+                .ConfigureAwait(false);
+        }
+        // The place is taken here and not when the client connects: one that is slow in its handshake holds nothing.
+        await _oneConnection.EnterAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            NextContext context = await OpenContextAsync(
+                readOnly, exportName, connection, shared: false, cancellationToken).ConfigureAwait(false);
+            context.ConnectionGate = _oneConnection;
+            return context;
+        }
+        catch
+        {
+            _oneConnection.Exit();
+            throw;
+        }
+    }
+
+    private async ValueTask<NextContext> OpenContextAsync(
+        bool readOnly, string exportName, NbdConnection? connection, bool shared, CancellationToken cancellationToken)
+    {
+        if (exportName.Length == 0 && !shared)
+        {
+            exportName = await DefaultExportAsync(readOnly, connection, cancellationToken).ConfigureAwait(false)
+                ?? throw new NbdException(NbdError.InvalidArgument, "there is no default export");
+        }
+        NbdOpenContext own = Filter is null
+            ? new NbdOpenContext(this, readOnly, exportName, connection, shared)
+            : new NbdContext(this, readOnly, exportName, connection, shared);
+        var context = new NextContext(own);
+        await context.OpenAsync(cancellationToken).ConfigureAwait(false);
+        if (shared)
+        {
+            lock (_sharedContexts)
+            {
+                _sharedContexts.Add(context);
+            }
+        }
+        return context;
+    }
+
+    internal void Forget(NextContext context)
+    {
+        if (context.IsShared)
+        {
+            lock (_sharedContexts)
+            {
+                _sharedContexts.Remove(context);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+namespace NbdKit;
+
+/// <summary>One client of a server: the facts that layers may ask for, and what they may do to it.</summary>
+/// <remarks>All members may be used from any thread; they do nothing once the connection has ended.</remarks>
+public sealed class NbdConnection
+{
+    private readonly Action<bool> _disconnect;
+    private readonly Action _shutdownServer;
+
+    internal NbdConnection(
+        long id, NbdPeer peer, CancellationToken aborted, Action<bool> disconnect, Action shutdownServer)
+    {
+        Id = id;
+        Peer = peer;
+        Aborted = aborted;
+        _disconnect = disconnect;
+        _shutdownServer = shutdownServer;
+    }
+
+    /// <summary>The number of this connection, from 1, unique within its server. It is in every log message.</summary>
+    public long Id { get; }
+
+    /// <summary>Who is at the other end (nbdkit's <c>nbdkit_peer_name</c>, <c>_pid</c>, <c>_uid</c>, <c>_gid</c>).</summary>
+    public NbdPeer Peer { get; }
+
+    /// <summary>Whether the connection is encrypted by now (nbdkit's <c>nbdkit_is_tls</c>).</summary>
+    public bool IsTls { get; internal set; }
+
+    /// <summary>
+    /// The name of the export that the client opened last, as it was sent, or null before that
+    /// (nbdkit's <c>nbdkit_export_name</c>).
+    /// </summary>
+    public string? ExportName { get; internal set; }
+
+    /// <summary>Fires when the client is gone, is cut off, or the server stops hard.</summary>
+    public CancellationToken Aborted { get; }
+
+    /// <summary>The default export of each layer, asked once per connection; forgotten when TLS starts.</summary>
+    internal Dictionary<NbdBackend, string?> DefaultExports { get; } = [];
+
+    /// <summary>Ends this connection (nbdkit's <c>nbdkit_disconnect</c>).</summary>
+    /// <param name="force">
+    /// True: at once, nothing more is sent. False: requests that were received are finished and answered, later ones get
+    /// ESHUTDOWN.
+    /// </param>
+    public void Disconnect(bool force) => _disconnect(force);
+
+    /// <summary>Asks the server to stop in order, without waiting for it (nbdkit's <c>nbdkit_shutdown</c>).</summary>
+    public void ShutdownServer() => _shutdownServer();
+}

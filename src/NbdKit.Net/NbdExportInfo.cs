@@ -1,0 +1,143 @@
+using NbdKit.Protocol;
+
+namespace NbdKit;
+
+/// <summary>
+/// What an opened layer is and can do: the one answer that replaces nbdkit's <c>get_size</c>, <c>block_size</c>,
+/// <c>export_description</c> and <c>can_*</c> callbacks. A filter changes what it must with <c>with</c>.
+/// </summary>
+/// <remarks>
+/// Asked once for each context, after it was prepared; the answer holds until the context is closed. What a filter reads
+/// from <see cref="NextContext.Info"/> has gone through the gates: a context opened read-only cannot write, and one that
+/// cannot write cannot trim, zero or promise FUA.
+/// </remarks>
+public sealed record NbdExportInfo
+{
+    private readonly Support? _canZero;
+    private readonly Support? _canFua;
+    private readonly bool? _canFastZero;
+
+    /// <summary>Size of the export in bytes, from 0 to 2^63-1. Constant while the context is open.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">The value is negative.</exception>
+    public required long Size
+    {
+        get;
+        init
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(value);
+            field = value;
+        }
+    }
+
+    /// <summary>The request sizes that the layer takes. Requests that break them are refused with EINVAL.</summary>
+    /// <value>Nothing known by default: any alignment and size.</value>
+    public BlockSize BlockSize { get; init; }
+
+    /// <summary>What the export is, for people (NBD_INFO_DESCRIPTION): at most 4,096 bytes of UTF-8, or null.</summary>
+    /// <exception cref="ArgumentException">The value breaks the protocol's rules for strings.</exception>
+    public string? Description
+    {
+        get;
+        init
+        {
+            if (value is not null)
+            {
+                WireString.Check(value, "export description");
+            }
+            field = value;
+        }
+    }
+
+    /// <summary>
+    /// The name that the export goes by if it differs from the one it was opened with (NBD_INFO_NAME), or null.
+    /// </summary>
+    /// <exception cref="ArgumentException">The value breaks the protocol's rules for strings.</exception>
+    public string? CanonicalName
+    {
+        get;
+        init
+        {
+            if (value is not null)
+            {
+                WireString.Check(value, "canonical export name");
+            }
+            field = value;
+        }
+    }
+
+    /// <summary>Whether the layer takes writes. False by default.</summary>
+    public bool CanWrite { get; init; }
+
+    /// <summary>Whether the layer takes flushes. False by default.</summary>
+    public bool CanFlush { get; init; }
+
+    /// <summary>Whether the layer takes trims. False by default.</summary>
+    public bool CanTrim { get; init; }
+
+    /// <summary>Whether seeking is slow, as on a spinning disk. False by default.</summary>
+    public bool IsRotational { get; init; }
+
+    /// <summary>
+    /// Whether zeroing is offered, and who does it. By default <see cref="Support.Emulate"/>: <see cref="NextContext"/>
+    /// writes zeroes.
+    /// </summary>
+    public Support CanZero { get => _canZero ?? Support.Emulate; init => _canZero = value; }
+
+    /// <summary>
+    /// Whether a zero that would not be fast fails quickly. By default true if zeroes are emulated, which are never fast.
+    /// </summary>
+    public bool CanFastZero { get => _canFastZero ?? (CanZero == Support.Emulate); init => _canFastZero = value; }
+
+    /// <summary>
+    /// Whether <see cref="RequestFlags.Fua"/> is offered, and who does it. By default <see cref="Support.Emulate"/> (a flush
+    /// after the request) if the layer takes flushes, else <see cref="Support.None"/>.
+    /// </summary>
+    public Support CanFua
+    {
+        get => _canFua ?? (CanFlush ? Support.Emulate : Support.None);
+        init => _canFua = value;
+    }
+
+    /// <summary>
+    /// Whether prefetching is offered. <see cref="Support.Emulate"/> reads and throws the data away.
+    /// <see cref="Support.None"/> by default.
+    /// </summary>
+    public Support CanCache { get; init; }
+
+    /// <summary>
+    /// Whether several connections may be used as one: a flush on any of them covers completed writes on all, and they see
+    /// each other's data. False by default.
+    /// </summary>
+    public bool CanMultiConn { get; init; }
+
+    /// <summary>
+    /// Whether the layer knows its extents. False by default: clients are told that all is data.
+    /// </summary>
+    public bool CanExtents { get; init; }
+
+    /// <summary>
+    /// The meta contexts that the extents of this layer can be asked for. By default <c>base:allocation</c> alone.
+    /// </summary>
+    public IReadOnlyList<string> MetaContexts { get; init; } = [ExtentList.BaseAllocation];
+
+    /// <summary>
+    /// Whether calls of this layer may block a thread or burn CPU for long before they return. The server then runs each
+    /// request on the thread pool instead of in the loop that receives. False by default.
+    /// </summary>
+    public bool IsBlocking { get; init; }
+
+    /// <summary>The answer with the gates of nbdkit applied, and every derived default made definite.</summary>
+    internal NbdExportInfo Gated(bool readOnly)
+    {
+        bool canWrite = CanWrite && !readOnly;
+        Support canZero = canWrite ? CanZero : Support.None;
+        return this with
+        {
+            CanWrite = canWrite,
+            CanTrim = canWrite && CanTrim,
+            CanZero = canZero,
+            CanFastZero = canZero != Support.None && CanFastZero,
+            CanFua = canWrite ? CanFua : Support.None,
+        };
+    }
+}
