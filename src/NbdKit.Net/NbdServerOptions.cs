@@ -1,0 +1,129 @@
+using System.Net;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Abstractions;
+
+namespace NbdKit;
+
+/// <summary>How a server listens, what it offers, and what it allows a client to use up.</summary>
+/// <remarks>A value that makes no sense throws where it is set.</remarks>
+public sealed record NbdServerOptions
+{
+    /// <summary>
+    /// Where to listen: <see cref="IPEndPoint"/> (port 0 picks a free one) and
+    /// <see cref="System.Net.Sockets.UnixDomainSocketEndPoint"/>. Empty for a server that is only given connections.
+    /// </summary>
+    public IReadOnlyList<EndPoint> EndPoints { get; init; } = [];
+
+    /// <summary>Whether everything is served read-only. False by default.</summary>
+    public bool ReadOnly { get; init; }
+
+    /// <summary>The export name that the server's URIs carry. It is not advertised otherwise. "" by default.</summary>
+    public string ExportName { get; init; } = "";
+
+    /// <summary>Whether fixed newstyle negotiation is offered; without it clients can only use NBD_OPT_EXPORT_NAME. True by default.</summary>
+    public bool OfferFixedNewstyle { get; init; } = true;
+
+    /// <summary>Whether to offer leaving out the 124 zero bytes after NBD_OPT_EXPORT_NAME. True by default.</summary>
+    public bool OfferNoZeroes { get; init; } = true;
+
+    /// <summary>Whether structured replies are offered. True by default; false imitates an old server.</summary>
+    public bool OfferStructuredReplies { get; init; } = true;
+
+    /// <summary>Whether meta contexts are offered. True by default; false imitates an old server.</summary>
+    public bool OfferMetaContexts { get; init; } = true;
+
+    /// <summary>Whether clients may list the exports. True by default; false answers NBD_REP_ERR_POLICY.</summary>
+    public bool OfferList { get; init; } = true;
+
+    /// <summary>
+    /// Time from the first byte to the end of the handshake; then the client is cut off. 10 seconds by default, as in QEMU;
+    /// <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
+    /// </summary>
+    public TimeSpan HandshakeTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(10);
+
+    /// <summary>Time that opening an export may take. 30 seconds by default.</summary>
+    public TimeSpan OpenTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(30);
+
+    /// <summary>
+    /// Time without progress inside a message, or while the client takes no replies, after which it is cut off. 60 seconds
+    /// by default. A client that is idle between requests is never cut off.
+    /// </summary>
+    public TimeSpan StallTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(60);
+
+    /// <summary>Time that requests in flight get to finish when the server stops. 5 seconds by default.</summary>
+    public TimeSpan StopTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(5);
+
+    /// <summary>The number of clients at a time; more are closed at once. 100 by default, as in QEMU.</summary>
+    public int MaxConnections { get; init => field = AtLeast(value, 1); } = 100;
+
+    /// <summary>The number of requests of one connection that run at a time; the next are not read before. 64 by default.</summary>
+    public int MaxRequestsInFlight { get; init => field = AtLeast(value, 1); } = 64;
+
+    /// <summary>
+    /// The bytes of payload that one connection may hold, received or waiting to be sent. 64 MiB by default; a single
+    /// request is always let through.
+    /// </summary>
+    public long MaxBytesInFlight { get; init => field = AtLeast(value, 1); } = 64 << 20;
+
+    /// <summary>The bytes of payload that all connections together may hold. 512 MiB by default.</summary>
+    public long MaxServerBytesInFlight { get; init => field = AtLeast(value, 1); } = 512 << 20;
+
+    /// <summary>
+    /// The largest payload of one read or write, in bytes: 32 MiB by default, which the protocol expects of every server.
+    /// A larger read is refused; a larger write ends the connection.
+    /// </summary>
+    public int MaxPayload { get; init => field = AtLeast(value, 1 << 20); } = 32 << 20;
+
+    /// <summary>The payload of an option that is parsed, in bytes. 128 KiB by default; eight times as much is skipped over.</summary>
+    public int MaxOptionPayload { get; init => field = AtLeast(value, 8 << 10); } = 128 << 10;
+
+    /// <summary>The options that a handshake may have, apart from eight for each export listed. 64 by default.</summary>
+    public int MaxOptions { get; init => field = AtLeast(value, 1); } = 64;
+
+    /// <summary>
+    /// How often a handshake may open an export (for NBD_OPT_INFO), apart from once for each export listed. 4 by default.
+    /// </summary>
+    public int MaxOpensInHandshake { get; init => field = AtLeast(value, 1); } = 4;
+
+    /// <summary>The meta context queries in one option. 1,024 by default.</summary>
+    public int MaxMetaQueries { get; init => field = AtLeast(value, 1); } = 1024;
+
+    /// <summary>The extents in one block status reply. 131,072 by default, at most 2^20.</summary>
+    public int MaxExtents { get; init => field = Math.Min(AtLeast(value, 1), 1 << 20); } = ExtentList.DefaultMaximumCount;
+
+    /// <summary>The clients that may wait to be accepted on each endpoint. 512 by default.</summary>
+    public int Backlog { get; init => field = AtLeast(value, 1); } = 512;
+
+    /// <summary>Receives what happens; nothing is logged by default.</summary>
+    public ILoggerFactory LoggerFactory { get; init; } = NullLoggerFactory.Instance;
+
+    /// <summary>The clock of all timeouts. The system's by default.</summary>
+    public TimeProvider TimeProvider { get; init; } = TimeProvider.System;
+
+    /// <summary>Called when a client was let in, before the first byte is exchanged. Must return soon.</summary>
+    public Action<NbdConnection>? Connected { get; init; }
+
+    /// <summary>Called when a client has opened an export and enters transmission. Must return soon.</summary>
+    public Action<NbdConnection, NbdExportInfo>? ExportOpened { get; init; }
+
+    /// <summary>
+    /// Called when a connection has ended and its contexts are closed, with the reason. Must return soon.
+    /// </summary>
+    public Action<NbdConnection, NbdDisconnect>? Disconnected { get; init; }
+
+    private static TimeSpan Positive(TimeSpan value)
+    {
+        if (value != Timeout.InfiniteTimeSpan)
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
+        }
+        return value;
+    }
+
+    private static T AtLeast<T>(T value, T minimum)
+        where T : IComparable<T>
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(value, minimum);
+        return value;
+    }
+}
