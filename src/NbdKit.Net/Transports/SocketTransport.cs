@@ -50,7 +50,7 @@ internal sealed class SocketTransport : Transport
         // nothing, fails in the first case. A TCP socket cannot tell.
         try
         {
-            _socket.Send([]);
+            _socket.Send(ReadOnlySpan<byte>.Empty);
             return false;
         }
         catch (SocketException)
