@@ -2,8 +2,8 @@ using System.Net.Sockets;
 using NbdKit;
 using NbdKit.Plugins;
 
-await using var server = new NbdServer(
+var server = new NbdServer(
     NbdBackend.Compose(new MemoryPlugin { Size = NbdParse.Size(args[3]) }),
     new NbdServerOptions { EndPoints = [new UnixDomainSocketEndPoint(args[1])] });
-await server.StartAsync();
-await server.Stopped;
+await server.StartAsync().ConfigureAwait(false);
+await server.Stopped.ConfigureAwait(false);
