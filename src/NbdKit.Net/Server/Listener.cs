@@ -111,7 +111,7 @@ internal sealed class Listener : IAsyncDisposable
     {
         try
         {
-            await _server.ServeAsync(new SocketTransport(client), CancellationToken.None).ConfigureAwait(false);
+            await _server.ServeAsync(new PumpedTransport(new SocketTransport(client), _server.Threads), CancellationToken.None).ConfigureAwait(false);
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {

@@ -9,6 +9,9 @@ namespace NbdKit.Server;
 /// <summary>What the connections of one server share: its limits, its memory, its clock, and the list of who is there.</summary>
 internal sealed class ServerCore
 {
+    // More threads than this would not make a machine faster that has to run them.
+    private const int MaxThreads = 64;
+
     private readonly ConcurrentDictionary<long, (Connection Connection, Task Task)> _connections = new();
     private readonly Action _requestStop;
     private long _lastId;
@@ -36,6 +39,8 @@ internal sealed class ServerCore
     public ServerBudget Budget { get; }
 
     public SlabPool Slabs { get; } = new();
+
+    public PumpThreads Threads { get; } = new(MaxThreads);
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
 

@@ -17,6 +17,8 @@ internal sealed class SocketTransport : Transport
         {
             socket.NoDelay = true;
         }
+        // Synchronous calls must say so instead of waiting; see PumpedTransport.
+        socket.Blocking = false;
         Peer = Describe(socket);
     }
 
@@ -42,6 +44,57 @@ internal sealed class SocketTransport : Transport
             return sent == bytes.Length ? default : SendRestAsync(new ValueTask<int>(sent), bytes, cancellationToken);
         }
         return SendRestAsync(sending, bytes, cancellationToken);
+    }
+
+    /// <summary>
+    /// Receives on the caller's thread, blocking it for a while if need be; -1 if nothing came. Throws nothing for a
+    /// connection that ended: the next asynchronous receive will.
+    /// </summary>
+    public int Receive(Span<byte> buffer, int microseconds)
+    {
+        while (true)
+        {
+            int received = _socket.Receive(buffer, SocketFlags.None, out SocketError error);
+            if (error == SocketError.Success)
+            {
+                return received;
+            }
+            if (error != SocketError.WouldBlock || !_socket.Poll(microseconds, SelectMode.SelectRead))
+            {
+                return -1;
+            }
+        }
+    }
+
+    /// <summary>Sends on the caller's thread, blocking it for a while if need be; returns how much was sent.</summary>
+    public int Send(ReadOnlySpan<byte> bytes, int microseconds)
+    {
+        int sent = 0;
+        while (sent < bytes.Length)
+        {
+            int count = _socket.Send(bytes[sent..], SocketFlags.None, out SocketError error);
+            if (error == SocketError.Success)
+            {
+                sent += count;
+            }
+            else if (error != SocketError.WouldBlock || !_socket.Poll(microseconds, SelectMode.SelectWrite))
+            {
+                break;
+            }
+        }
+        return sent;
+    }
+
+    public override void StopReceiving()
+    {
+        try
+        {
+            _socket.Shutdown(SocketShutdown.Receive);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It has ended already.
+        }
     }
 
     public override bool IsPeerGone()
@@ -87,7 +140,19 @@ internal sealed class SocketTransport : Transport
         _socket.Dispose();
     }
 
-    public override void Abort() => _socket.Dispose();
+    public override void Abort()
+    {
+        try
+        {
+            // Wakes a thread that waits in a system call.
+            _socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It has ended already.
+        }
+        _socket.Dispose();
+    }
 
     private async ValueTask SendRestAsync(
         ValueTask<int> sending, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)

@@ -21,6 +21,21 @@ internal abstract class Transport
     /// </summary>
     public virtual bool IsPeerGone() => false;
 
+    /// <summary>The handshake is over.</summary>
+    public virtual void BeginTransmission()
+    {
+    }
+
+    /// <summary>No request will be received or answered any more.</summary>
+    public virtual void EndTransmission()
+    {
+    }
+
+    /// <summary>Lets a receive under way end, as if the client had sent its last byte, where its token does not reach it.</summary>
+    public virtual void StopReceiving()
+    {
+    }
+
     /// <summary>Ends in order: what was sent reaches the client.</summary>
     public abstract ValueTask CloseAsync();
 
