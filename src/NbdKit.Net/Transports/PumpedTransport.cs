@@ -10,20 +10,13 @@ namespace NbdKit.Transports;
 /// </remarks>
 internal sealed class PumpedTransport(SocketTransport socket, PumpThreads threads) : Transport
 {
-    // After so long without a request the thread is given back.
-    private const int IdleMicroseconds = 200_000;
-
-    // A client that does not take its replies for so long may be busy sending: receiving must go on then, or both would wait
-    // for each other.
-    private const int SendMicroseconds = 2_000;
-
     private PumpThread? _thread;
     private bool _enabled;
 
     public override NbdPeer Peer => socket.Peer;
 
     /// <summary>From now on a thread may be used; the handshake does without.</summary>
-    public override void BeginTransmission() => _enabled = true;
+    public override void BeginTransmission() => _enabled = socket.CanBlock;
 
     public override ValueTask WaitForDataAsync(CancellationToken cancellationToken)
         => _thread is null ? socket.WaitForDataAsync(cancellationToken) : default;
@@ -32,7 +25,7 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
     {
         if (_thread is { IsCurrent: true })
         {
-            int received = socket.Receive(buffer.Span, IdleMicroseconds);
+            int received = socket.Receive(buffer.Span);
             if (received >= 0)
             {
                 return new ValueTask<int>(received);
@@ -44,18 +37,7 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
     }
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
-    {
-        if (_thread is { IsCurrent: true })
-        {
-            int sent = socket.Send(bytes.Span, SendMicroseconds);
-            if (sent == bytes.Length)
-            {
-                return default;
-            }
-            bytes = bytes[sent..];
-        }
-        return socket.SendAsync(bytes, cancellationToken);
-    }
+        => socket.SendAsync(bytes, cancellationToken);
 
     public override bool IsPeerGone() => socket.IsPeerGone();
 

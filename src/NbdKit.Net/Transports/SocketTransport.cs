@@ -2,88 +2,80 @@ using System.Net.Sockets;
 
 namespace NbdKit.Transports;
 
-/// <summary>A connected stream socket.</summary>
+/// <summary>
+/// A connected stream socket. Where there is a <see cref="ReadinessPoller"/> every call to it is a plain system call, made when
+/// it will not block for long; else waiting is left to the runtime.
+/// </summary>
 internal sealed class SocketTransport : Transport
 {
+    // How long a receive blocks before the client is taken for idle.
+    private const int ReceiveMilliseconds = 200;
+
+    // How long a send blocks. A client that takes nothing for so long may be busy sending: the receiving must go on then, or
+    // both sides would wait for each other.
+    private const int SendMicroseconds = 2000;
+
     // How long a client gets to take the last bytes and close, before the socket is closed under them.
     private static readonly TimeSpan Linger = TimeSpan.FromSeconds(1);
 
     private readonly Socket _socket;
+    private readonly SocketWatch? _watch;
 
-    public SocketTransport(Socket socket)
+    public SocketTransport(Socket socket, ReadinessPoller poller)
     {
         _socket = socket;
         if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
         {
             socket.NoDelay = true;
         }
-        // Synchronous calls must say so instead of waiting; see PumpedTransport.
-        socket.Blocking = false;
         Peer = Describe(socket);
+        _watch = poller.Watch(socket);
+        if (_watch is not null)
+        {
+            socket.ReceiveTimeout = ReceiveMilliseconds;
+            LinuxSocket.MakeBlocking(socket.SafeHandle);
+        }
     }
 
     public override NbdPeer Peer { get; }
 
-    public override async ValueTask WaitForDataAsync(CancellationToken cancellationToken)
-    {
-        if (_socket.Available == 0)
-        {
-            await _socket.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellationToken).ConfigureAwait(false);
-        }
-    }
+    public override ValueTask WaitForDataAsync(CancellationToken cancellationToken)
+        => _watch?.WaitReadableAsync() ?? WaitForDataByReceivingAsync(cancellationToken);
 
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
-        => _socket.ReceiveAsync(buffer, SocketFlags.None, cancellationToken);
+        => _watch is null
+            ? _socket.ReceiveAsync(buffer, SocketFlags.None, cancellationToken)
+            : ReceiveWhenReadableAsync(_watch, buffer, cancellationToken);
+
+    /// <summary>Whether <see cref="Receive"/> may be used.</summary>
+    public bool CanBlock => _watch is not null;
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
     {
-        ValueTask<int> sending = _socket.SendAsync(bytes, SocketFlags.None, cancellationToken);
-        if (sending.IsCompletedSuccessfully)
+        if (_watch is null)
         {
-            int sent = sending.Result;
-            return sent == bytes.Length ? default : SendRestAsync(new ValueTask<int>(sent), bytes, cancellationToken);
+            return SendByRuntimeAsync(bytes, cancellationToken);
         }
-        return SendRestAsync(sending, bytes, cancellationToken);
-    }
-
-    /// <summary>
-    /// Receives on the caller's thread, blocking it for a while if need be; -1 if nothing came. Throws nothing for a
-    /// connection that ended: the next asynchronous receive will.
-    /// </summary>
-    public int Receive(Span<byte> buffer, int microseconds)
-    {
         while (true)
         {
-            int received = _socket.Receive(buffer, SocketFlags.None, out SocketError error);
-            if (error == SocketError.Success)
+            int sent = LinuxSocket.Send(_socket.SafeHandle, bytes.Span);
+            if (sent == bytes.Length)
             {
-                return received;
+                return default;
             }
-            if (error != SocketError.WouldBlock || !_socket.Poll(microseconds, SelectMode.SelectRead))
+            if (sent > 0)
             {
-                return -1;
+                bytes = bytes[sent..];
+            }
+            else if (!_socket.Poll(SendMicroseconds, SelectMode.SelectWrite))
+            {
+                return SendWhenWritableAsync(_watch, bytes, cancellationToken);
             }
         }
     }
 
-    /// <summary>Sends on the caller's thread, blocking it for a while if need be; returns how much was sent.</summary>
-    public int Send(ReadOnlySpan<byte> bytes, int microseconds)
-    {
-        int sent = 0;
-        while (sent < bytes.Length)
-        {
-            int count = _socket.Send(bytes[sent..], SocketFlags.None, out SocketError error);
-            if (error == SocketError.Success)
-            {
-                sent += count;
-            }
-            else if (error != SocketError.WouldBlock || !_socket.Poll(microseconds, SelectMode.SelectWrite))
-            {
-                break;
-            }
-        }
-        return sent;
-    }
+    /// <summary>Receives on the caller's thread, which may block for a while; -1 if nothing came.</summary>
+    public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer);
 
     public override void StopReceiving()
     {
@@ -106,11 +98,7 @@ internal sealed class SocketTransport : Transport
             _socket.Send(ReadOnlySpan<byte>.Empty);
             return false;
         }
-        catch (SocketException)
-        {
-            return true;
-        }
-        catch (ObjectDisposedException)
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
             return true;
         }
@@ -123,11 +111,12 @@ internal sealed class SocketTransport : Transport
         try
         {
             _socket.Shutdown(SocketShutdown.Send);
+            using var limit = new Timer(_ => _watch?.Close(), null, Linger, Timeout.InfiniteTimeSpan);
             using var timeout = new CancellationTokenSource(Linger);
             byte[] sink = new byte[1024];
-            for (int i = 0; i < 1024; i++)
+            for (int i = 0; i < 1024 && !timeout.IsCancellationRequested; i++)
             {
-                if (await _socket.ReceiveAsync(sink, SocketFlags.None, timeout.Token).ConfigureAwait(false) == 0)
+                if (await ReceiveAsync(sink, timeout.Token).ConfigureAwait(false) == 0)
                 {
                     break;
                 }
@@ -137,6 +126,7 @@ internal sealed class SocketTransport : Transport
         {
             // The client is gone, or does not go: either way it had its moment.
         }
+        _watch?.Close();
         _socket.Dispose();
     }
 
@@ -151,17 +141,42 @@ internal sealed class SocketTransport : Transport
         {
             // It has ended already.
         }
+        _watch?.Close();
         _socket.Dispose();
     }
 
-    private async ValueTask SendRestAsync(
-        ValueTask<int> sending, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    private async ValueTask WaitForDataByReceivingAsync(CancellationToken cancellationToken)
+        => await _socket.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellationToken).ConfigureAwait(false);
+
+    private async ValueTask<int> ReceiveWhenReadableAsync(
+        SocketWatch watch, Memory<byte> buffer, CancellationToken cancellationToken)
     {
-        int sent = await sending.ConfigureAwait(false);
-        while (sent < bytes.Length)
+        while (true)
         {
+            await watch.WaitReadableAsync().ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+            int received = Receive(buffer.Span);
+            if (received >= 0)
+            {
+                return received;
+            }
+        }
+    }
+
+    private async ValueTask SendWhenWritableAsync(
+        SocketWatch watch, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    {
+        await watch.WaitWritableAsync().ConfigureAwait(false);
+        cancellationToken.ThrowIfCancellationRequested();
+        await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask SendByRuntimeAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    {
+        while (bytes.Length > 0)
+        {
+            int sent = await _socket.SendAsync(bytes, SocketFlags.None, cancellationToken).ConfigureAwait(false);
             bytes = bytes[sent..];
-            sent = await _socket.SendAsync(bytes, SocketFlags.None, cancellationToken).ConfigureAwait(false);
         }
     }
 
