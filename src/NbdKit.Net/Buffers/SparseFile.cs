@@ -16,7 +16,6 @@ internal sealed partial class SparseFile : IDisposable
     /// <summary>The largest transfer that is tried on the caller's thread.</summary>
     public const int InlineBytes = 256 << 10;
 
-    private readonly bool _native;
     private volatile NbdException? _lost;
 
     /// <summary>Takes over an open handle.</summary>
@@ -28,7 +27,7 @@ internal sealed partial class SparseFile : IDisposable
     {
         Handle = handle;
         CanWrite = canWrite;
-        _native = native;
+        IsNative = native;
         _canPunch = _canZeroRange = _canAllocate = _canDiscard = _canZeroOut = native && canWrite;
         _canReadNow = _canWriteNow = native;
         try
@@ -50,15 +49,18 @@ internal sealed partial class SparseFile : IDisposable
 
     public SafeFileHandle Handle { get; }
 
-    public bool CanWrite { get; }
+    public bool CanWrite { get; private set; }
 
     /// <summary>The size in bytes when it was opened; calls stay below it.</summary>
     public long Size { get; private set; }
 
     public bool IsBlockDevice { get; private set; }
 
-    /// <summary>Whether <see cref="TrimAsync"/> and <see cref="ZeroAsync"/> may do more than nothing.</summary>
-    public bool CanChangeSpace => _native;
+    /// <summary>
+    /// Whether the system calls of Linux are used; without them <see cref="TrimAsync"/> and <see cref="CacheAsync"/> do nothing,
+    /// and <see cref="ZeroAsync"/> is not supported.
+    /// </summary>
+    public bool IsNative { get; }
 
     /// <summary>Whether <see cref="ExtentsAsync"/> may be called.</summary>
     public bool CanExtents { get; private set; }
@@ -74,7 +76,7 @@ internal sealed partial class SparseFile : IDisposable
     /// <summary>Hints that a range will be read soon.</summary>
     public async ValueTask CacheAsync(long offset, long length, CancellationToken cancellationToken)
     {
-        if (_native)
+        if (IsNative)
         {
             await Hop();
             cancellationToken.ThrowIfCancellationRequested();
@@ -97,6 +99,7 @@ internal sealed partial class SparseFile : IDisposable
         }
         RequireDisk(facts);
         IsBlockDevice = facts.IsBlockDevice;
+        CanWrite &= !IsBlockDevice || !LinuxFile.IsReadOnly(Handle);
         error = LinuxFile.Size(Handle, out long size);
         if (error != 0)
         {
@@ -125,7 +128,7 @@ internal sealed partial class SparseFile : IDisposable
 
     private NbdException? TrySync()
     {
-        if (_native)
+        if (IsNative)
         {
             int error = LinuxFile.Flush(Handle);
             return error == 0 ? null : FileErrors.FromErrno(error, "cannot flush");

@@ -43,6 +43,7 @@ internal static partial class LinuxFile
     private const uint StartWriting = 2;
     private const uint WaitAfter = 4;
 
+    private const int BlockReadOnly = 0x125E;
     private const int BlockLogicalSize = 0x1268;
     private const int BlockDiscard = 0x1277;
     private const int BlockPhysicalSize = 0x127B;
@@ -159,6 +160,9 @@ internal static partial class LinuxFile
 
     /// <summary>The size of the sectors that a block device writes at once; 0 if it is not known.</summary>
     public static int PhysicalSectorSize(SafeFileHandle device) => Ask(device, BlockPhysicalSize);
+
+    /// <summary>Whether a block device was set to be read-only, which opening it for writing does not tell.</summary>
+    public static bool IsReadOnly(SafeFileHandle device) => Ask(device, BlockReadOnly) != 0;
 
     public static bool IsRotational(SafeFileHandle device)
         // The answer is 16 bits wide.

@@ -16,7 +16,7 @@ internal sealed class FileHandle : INbdPluginHandle
     public FileHandle(SparseFile file, FileCacheMode cache)
     {
         _file = file;
-        if (cache == FileCacheMode.None && LinuxFile.IsAvailable)
+        if (cache == FileCacheMode.None && file.IsNative)
         {
             _eviction = new WriteEviction(file.Handle, file.NoteLoss);
         }
@@ -28,11 +28,11 @@ internal sealed class FileHandle : INbdPluginHandle
         BlockSize = _file.IsBlockDevice ? DeviceBlockSize() : default,
         CanWrite = _file.CanWrite,
         CanFlush = true,
-        CanTrim = _file.CanChangeSpace,
-        CanZero = _file.CanChangeSpace ? Support.Native : Support.Emulate,
+        CanTrim = _file.IsNative,
+        CanZero = _file.IsNative ? Support.Native : Support.Emulate,
         CanFastZero = true,
         CanFua = Support.Native,
-        CanCache = LinuxFile.IsAvailable ? Support.Native : Support.Emulate,
+        CanCache = _file.IsNative ? Support.Native : Support.Emulate,
         CanExtents = _file.CanExtents,
         // All contexts share the page cache, and a flush of one syncs the file and not only its own writes.
         CanMultiConn = true,

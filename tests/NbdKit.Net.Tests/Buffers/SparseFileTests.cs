@@ -50,7 +50,7 @@ public sealed class SparseFileTests
         using SparseFile file = SparseFile.Open(path, false, false, FileOptions.RandomAccess, native: false);
         NbdExportInfo info = await new FileHandle(file, FileCacheMode.Default).GetInfoAsync(default);
         Assert.That((info.Size, info.CanWrite, info.CanTrim, info.CanExtents), Is.EqualTo((600_000L, true, false, false)));
-        Assert.That((info.CanZero, info.CanFua), Is.EqualTo((Support.Emulate, Support.Native)));
+        Assert.That((info.CanZero, info.CanCache, info.CanFua), Is.EqualTo((Support.Emulate, Support.Emulate, Support.Native)));
         await file.WriteAsync(FilePluginTests.Content(300_000, 2), 1, durable: true, default);
         byte[] buffer = new byte[300_000];
         await file.ReadAsync(buffer, 1, default);

@@ -32,6 +32,7 @@ public sealed class FilePluginSpaceTests(string parent)
     {
         await using NbdBackend chain = NbdBackend.Compose(new FilePlugin { Path = _path });
         await using NextContext disk = await chain.OpenAsync();
+        await disk.FlushAsync(default);
         long before = Allocated();
         await disk.TrimAsync(65536, 131072, flags, default);
         Assert.That(before - Allocated(), Is.EqualTo(131072));
@@ -45,6 +46,7 @@ public sealed class FilePluginSpaceTests(string parent)
     {
         await using NbdBackend chain = NbdBackend.Compose(new FilePlugin { Path = _path });
         await using NextContext disk = await chain.OpenAsync();
+        await disk.FlushAsync(default);
         long before = Allocated();
         await disk.ZeroAsync(65536, 131072, RequestFlags.MayTrim | flags, default);
         Assert.That(before - Allocated(), Is.EqualTo(131072));
