@@ -15,6 +15,7 @@ public sealed class NbdCatalogue
     public NbdCatalogue()
     {
         // One line for each plugin and filter, in alphabetical order.
+        Add(FilePlugin.Entry);
         Add(MemoryPlugin.Entry);
     }
 
