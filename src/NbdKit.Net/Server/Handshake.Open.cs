@@ -66,7 +66,7 @@ internal sealed partial class Handshake
             await EnterAsync(session).ConfigureAwait(false);
             return session;
         }
-        await _connection.CloseContextAsync(context).ConfigureAwait(false);
+        await context.CloseAsync().ConfigureAwait(false);
         if (--_opensLeft < 0)
         {
             throw new ConnectionEndedException(
@@ -112,7 +112,7 @@ internal sealed partial class Handshake
         }
         catch
         {
-            await _connection.CloseContextAsync(session.Context).ConfigureAwait(false);
+            await session.Context.CloseAsync().ConfigureAwait(false);
             throw;
         }
         // The transmission counts requests itself, and ends them before the context is finalized.
@@ -168,7 +168,7 @@ internal sealed partial class Handshake
         try
         {
             NextContext context = await opening.ConfigureAwait(false);
-            await _connection.CloseContextAsync(context).ConfigureAwait(false);
+            await context.CloseAsync().ConfigureAwait(false);
         }
         catch (Exception e)
         {
