@@ -1,1 +1,3 @@
-return 0;
+using NbdKit.Tool;
+
+return await Command.RunAsync(args).ConfigureAwait(false);
