@@ -83,7 +83,7 @@ internal static class Serving
         var uris = new List<string>();
         foreach (Uri uri in server.Uris)
         {
-            string text = ServerUri.Connectable(uri);
+            string text = uri.AbsoluteUri;
             if (!uris.Contains(text))
             {
                 uris.Add(text);
