@@ -1,6 +1,8 @@
 using System.IO.Pipelines;
 using System.Net;
 using System.Net.Sockets;
+using NbdKit.Server;
+using NbdKit.Transports;
 
 namespace NbdKit;
 
@@ -12,61 +14,166 @@ namespace NbdKit;
 /// </remarks>
 public sealed class NbdServer : IAsyncDisposable
 {
+    // How often the time limits of connections are looked at.
+    private static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(250);
+
+    private readonly NbdBackend _backend;
+    private readonly ServerCore _core;
+    private readonly SemaphoreSlim _lifecycle = new(1, 1);
+    private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly Lock _stopLock = new();
+    private IReadOnlyList<Listener> _listeners = [];
+    private ITimer? _watch;
+    private Task? _stopping;
+    private bool _started;
+
     /// <summary>Creates a server; nothing happens before <see cref="StartAsync"/>.</summary>
     /// <param name="backend">The chain to serve; see <see cref="NbdBackend"/> for who ends it.</param>
     /// <param name="options">How to serve it; the defaults if null.</param>
     public NbdServer(NbdBackend backend, NbdServerOptions? options = null)
     {
-        throw new NotImplementedException();
+        ArgumentNullException.ThrowIfNull(backend);
+        _backend = backend;
+        _core = new ServerCore(backend, options ?? new NbdServerOptions(), () => _ = StopAsync(CancellationToken.None));
     }
 
     /// <summary>The endpoints that the server listens on, with ports resolved. Empty before the start.</summary>
-    public IReadOnlyList<EndPoint> EndPoints => throw new NotImplementedException();
+    public IReadOnlyList<EndPoint> EndPoints => [.. _listeners.Select(l => l.EndPoint)];
 
     /// <summary>The NBD URI of each endpoint. Empty before the start.</summary>
-    public IReadOnlyList<Uri> Uris => throw new NotImplementedException();
+    public IReadOnlyList<Uri> Uris => [.. _listeners.Select(l => NbdUri.For(l.EndPoint, _core.Options.ExportName))];
 
     /// <summary>The clients that are connected now.</summary>
-    public IReadOnlyCollection<NbdConnection> Connections => throw new NotImplementedException();
+    public IReadOnlyCollection<NbdConnection> Connections => _core.Connections;
 
     /// <summary>
     /// Completes when the server has stopped, for whatever reason: <see cref="StopAsync"/>, or a layer that asked for it.
     /// </summary>
-    public Task Stopped => throw new NotImplementedException();
+    public Task Stopped => _stopped.Task;
 
     /// <summary>Starts the chain if need be, binds every endpoint and begins to accept. Ready for clients when it returns.</summary>
     /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="SocketException">An endpoint could not be bound; nothing listens then.</exception>
-    public ValueTask StartAsync(CancellationToken cancellationToken = default) => throw new NotImplementedException();
+    /// <exception cref="ObjectDisposedException">The server has stopped, or its chain has ended.</exception>
+    public async ValueTask StartAsync(CancellationToken cancellationToken = default)
+    {
+        await _lifecycle.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            ObjectDisposedException.ThrowIf(_stopping is not null, this);
+            if (_started)
+            {
+                return;
+            }
+            await _backend.AcquireAsync(_core.Options.LoggerFactory, host: false, cancellationToken).ConfigureAwait(false);
+            var listeners = new List<Listener>();
+            try
+            {
+                foreach (EndPoint endPoint in _core.Options.EndPoints)
+                {
+                    listeners.Add(Listener.Bind(_core, endPoint));
+                }
+            }
+            catch
+            {
+                foreach (Listener listener in listeners)
+                {
+                    await listener.DisposeAsync().ConfigureAwait(false);
+                }
+                await _backend.ReleaseAsync(host: false).ConfigureAwait(false);
+                throw;
+            }
+            _listeners = listeners;
+            _watch = _core.TimeProvider.CreateTimer(
+                state => ((ServerCore)state!).CheckTime(), _core, WatchInterval, WatchInterval);
+            _started = true;
+            foreach (Listener listener in listeners)
+            {
+                listener.Start();
+            }
+        }
+        finally
+        {
+            _lifecycle.Release();
+        }
+    }
 
-    /// <summary>Serves one client over a connected socket, which the server closes.</summary>
+    /// <summary>Serves one client over a connected socket, which the server closes. Starts the server if need be.</summary>
     /// <param name="socket">The socket.</param>
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
     public Task<NbdDisconnect> ServeAsync(Socket socket, CancellationToken cancellationToken = default)
-        => throw new NotImplementedException();
+        => ServeAsync(new SocketTransport(socket), cancellationToken);
 
-    /// <summary>Serves one client over a bidirectional stream, which the server disposes of.</summary>
+    /// <summary>Serves one client over a bidirectional stream, which the server disposes of. Starts the server if need be.</summary>
     /// <param name="stream">The stream.</param>
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
     public Task<NbdDisconnect> ServeAsync(Stream stream, CancellationToken cancellationToken = default)
-        => throw new NotImplementedException();
+        => ServeAsync(new StreamTransport(stream), cancellationToken);
 
-    /// <summary>Serves one client over a pair of pipes, which the server completes.</summary>
+    /// <summary>Serves one client over a pair of pipes, which the server completes. Starts the server if need be.</summary>
     /// <param name="pipe">The pipes.</param>
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
     public Task<NbdDisconnect> ServeAsync(IDuplexPipe pipe, CancellationToken cancellationToken = default)
-        => throw new NotImplementedException();
+        => ServeAsync(new PipeTransport(pipe), cancellationToken);
 
     /// <summary>
     /// Stops in order: accepts no more clients, lets requests in flight finish for up to
-    /// <see cref="NbdServerOptions.StopTimeout"/>, then cuts what is left and ends the chain if nobody else uses it.
+    /// <see cref="NbdServerOptions.StopTimeout"/>, then cuts what is left and ends the chain if nobody else uses it. A second
+    /// call waits for the first.
     /// </summary>
     /// <param name="cancellationToken">Cuts what is left at once.</param>
-    public Task StopAsync(CancellationToken cancellationToken = default) => throw new NotImplementedException();
+    public Task StopAsync(CancellationToken cancellationToken = default)
+    {
+        lock (_stopLock)
+        {
+            return _stopping ??= Task.Run(() => StopCoreAsync(cancellationToken), CancellationToken.None);
+        }
+    }
 
     /// <summary>Stops the server and waits for everything of it to end.</summary>
     public async ValueTask DisposeAsync() => await StopAsync(CancellationToken.None).ConfigureAwait(false);
+
+    private async Task<NbdDisconnect> ServeAsync(Transport transport, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await StartAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch
+        {
+            transport.Abort();
+            throw;
+        }
+        // Not on the caller's thread and context: the first steps may complete at once, for as long as the client wishes.
+        return await Task.Run(() => _core.ServeAsync(transport, cancellationToken), CancellationToken.None).ConfigureAwait(false);
+    }
+
+    private async Task StopCoreAsync(CancellationToken cancellationToken)
+    {
+        await _lifecycle.WaitAsync(CancellationToken.None).ConfigureAwait(false);
+        try
+        {
+            foreach (Listener listener in _listeners)
+            {
+                await listener.DisposeAsync().ConfigureAwait(false);
+            }
+            await _core.StopAsync(cancellationToken).ConfigureAwait(false);
+            if (_watch is not null)
+            {
+                await _watch.DisposeAsync().ConfigureAwait(false);
+            }
+            if (_started)
+            {
+                await _backend.ReleaseAsync(host: false).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            _lifecycle.Release();
+            _stopped.TrySetResult();
+        }
+    }
 }

@@ -2,9 +2,53 @@ using Microsoft.Extensions.Logging;
 
 namespace NbdKit.Server;
 
-/// <summary>Every log message of the library, each with its own stable id. Nothing per request is above trace.</summary>
+/// <summary>Every log message of the library, each with its own stable id. What comes with every request is trace.</summary>
 internal static partial class Log
 {
     [LoggerMessage(1, LogLevel.Warning, "{Layer} failed in {Callback}")]
     public static partial void LayerFailed(ILogger logger, string layer, string callback, Exception exception);
+
+    [LoggerMessage(2, LogLevel.Information, "Listening on {EndPoint}")]
+    public static partial void Listening(ILogger logger, string endPoint);
+
+    [LoggerMessage(3, LogLevel.Warning, "Accepting a client failed; accepting goes on in a moment")]
+    public static partial void AcceptFailed(ILogger logger, Exception exception);
+
+    [LoggerMessage(4, LogLevel.Warning, "Connection {Id} from {Peer} refused: {Limit} clients are connected")]
+    public static partial void TooManyConnections(ILogger logger, long id, string peer, int limit);
+
+    [LoggerMessage(5, LogLevel.Information, "Connection {Id} from {Peer} began")]
+    public static partial void Connected(ILogger logger, long id, string peer);
+
+    [LoggerMessage(6, LogLevel.Information, "Connection {Id} ended: {Reason}: {Detail}")]
+    public static partial void Disconnected(ILogger logger, long id, NbdDisconnectReason reason, string detail);
+
+    [LoggerMessage(7, LogLevel.Debug, "Connection {Id}: option {Option}, {Length} bytes")]
+    public static partial void OptionReceived(ILogger logger, long id, string option, uint length);
+
+    [LoggerMessage(8, LogLevel.Information, "Connection {Id} opened export '{Export}', {Size} bytes, flags {Flags}")]
+    public static partial void ExportOpened(ILogger logger, long id, string export, long size, string flags);
+
+    [LoggerMessage(9, LogLevel.Warning, "Connection {Id}: export '{Export}' was not opened: {Message}")]
+    public static partial void OpenFailed(ILogger logger, long id, string export, string message, Exception? exception);
+
+    [LoggerMessage(10, LogLevel.Trace, "Connection {Id}: {Command} of {Length} bytes at {Offset} failed with {Error}: {Message}")]
+    public static partial void RequestFailed(
+        ILogger logger, long id, string command, ulong offset, uint length, NbdError error, string message);
+
+    [LoggerMessage(11, LogLevel.Error, "Connection {Id}: {Command} of {Length} bytes at {Offset} failed unexpectedly")]
+    public static partial void RequestFaulted(
+        ILogger logger, long id, string command, ulong offset, uint length, Exception exception);
+
+    [LoggerMessage(12, LogLevel.Error, "Connection {Id} was ended by a defect of the server")]
+    public static partial void ConnectionFaulted(ILogger logger, long id, Exception exception);
+
+    [LoggerMessage(13, LogLevel.Warning, "{Count} connections did not end in time and were abandoned")]
+    public static partial void Abandoned(ILogger logger, int count);
+
+    [LoggerMessage(14, LogLevel.Error, "A hook of the host threw")]
+    public static partial void HookFailed(ILogger logger, Exception exception);
+
+    [LoggerMessage(15, LogLevel.Debug, "Connection {Id}: the transport failed")]
+    public static partial void TransportFailed(ILogger logger, long id, Exception exception);
 }

@@ -1,0 +1,27 @@
+using Microsoft.Extensions.ObjectPool;
+
+namespace NbdKit.Buffers;
+
+/// <summary>The slabs of one server. What is rented has one user: whoever rented it.</summary>
+internal sealed class SlabPool : IPooledObjectPolicy<Slab>
+{
+    // What idle connections gave back and busy ones will want again; more is left to the garbage collector.
+    private const int Retained = 64;
+
+    private readonly ObjectPool<Slab> _pool;
+
+    public SlabPool() => _pool = new DefaultObjectPool<Slab>(this, Retained);
+
+    public Slab Rent()
+    {
+        Slab slab = _pool.Get();
+        slab.Hold();
+        return slab;
+    }
+
+    public void Return(Slab slab) => _pool.Return(slab);
+
+    Slab IPooledObjectPolicy<Slab>.Create() => new(this);
+
+    bool IPooledObjectPolicy<Slab>.Return(Slab obj) => true;
+}

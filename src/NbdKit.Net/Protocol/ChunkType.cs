@@ -1,0 +1,12 @@
+namespace NbdKit.Protocol;
+
+/// <summary>"Structured reply types", NBD_REPLY_TYPE_… in the protocol text; errors have bit 15 set.</summary>
+internal enum ChunkType : ushort
+{
+    None = 0,
+    OffsetData = 1,
+    OffsetHole = 2,
+    BlockStatus = 5,
+    Error = 0x8001,
+    ErrorOffset = 0x8002,
+}

@@ -1,0 +1,59 @@
+using System.Buffers.Binary;
+
+namespace NbdKit.Protocol;
+
+/// <summary>
+/// The payload of NBD_OPT_INFO and NBD_OPT_GO: name length 32, name, number of information requests 16, each of 16 bits.
+/// </summary>
+internal sealed class InfoRequest
+{
+    private InfoRequest(string name, IReadOnlyList<InfoType> types)
+    {
+        Name = name;
+        Types = types;
+    }
+
+    public string Name { get; }
+
+    /// <summary>What is asked for, each type once, in the order asked; unknown types are left out.</summary>
+    public IReadOnlyList<InfoType> Types { get; }
+
+    /// <summary>Reads the payload; null, and what is wrong with it, if it breaks the rules.</summary>
+    public static InfoRequest? Read(ReadOnlySpan<byte> bytes, out string fault)
+    {
+        fault = "the payload is shorter than 6 bytes";
+        if (bytes.Length < 6)
+        {
+            return null;
+        }
+        uint nameLength = BinaryPrimitives.ReadUInt32BigEndian(bytes);
+        fault = "the name is longer than the payload";
+        if (nameLength > (uint)(bytes.Length - 6))
+        {
+            return null;
+        }
+        fault = "the name is not a valid string";
+        if (!WireString.TryDecode(bytes.Slice(4, (int)nameLength), out string name))
+        {
+            return null;
+        }
+        ReadOnlySpan<byte> rest = bytes[(4 + (int)nameLength)..];
+        int count = BinaryPrimitives.ReadUInt16BigEndian(rest);
+        rest = rest[2..];
+        fault = "the number of information requests does not match the payload";
+        if (rest.Length != count * 2)
+        {
+            return null;
+        }
+        var types = new List<InfoType>();
+        for (; rest.Length > 0; rest = rest[2..])
+        {
+            var type = (InfoType)BinaryPrimitives.ReadUInt16BigEndian(rest);
+            if (type is InfoType.Name or InfoType.Description or InfoType.BlockSize && !types.Contains(type))
+            {
+                types.Add(type);
+            }
+        }
+        return new InfoRequest(name, types);
+    }
+}

@@ -1,0 +1,42 @@
+using System.Buffers.Binary;
+
+namespace NbdKit.Protocol;
+
+/// <summary>
+/// "Request message", 28 bytes: magic 32, command flags 16, type 16, cookie 64, offset 64, length 32. The payload of a write
+/// follows.
+/// </summary>
+internal readonly struct RequestHeader
+{
+    public const int Size = 28;
+
+    public CommandFlags Flags { get; init; }
+
+    public CommandType Type { get; init; }
+
+    /// <summary>The client's own number for the request; opaque here.</summary>
+    public ulong Cookie { get; init; }
+
+    public ulong Offset { get; init; }
+
+    public uint Length { get; init; }
+
+    /// <summary>Reads a header; false if the magic is wrong. Needs <see cref="Size"/> bytes.</summary>
+    public static bool TryRead(ReadOnlySpan<byte> bytes, out RequestHeader header)
+    {
+        if (BinaryPrimitives.ReadUInt32BigEndian(bytes) != Magic.Request)
+        {
+            header = default;
+            return false;
+        }
+        header = new RequestHeader
+        {
+            Flags = (CommandFlags)BinaryPrimitives.ReadUInt16BigEndian(bytes[4..]),
+            Type = (CommandType)BinaryPrimitives.ReadUInt16BigEndian(bytes[6..]),
+            Cookie = BinaryPrimitives.ReadUInt64BigEndian(bytes[8..]),
+            Offset = BinaryPrimitives.ReadUInt64BigEndian(bytes[16..]),
+            Length = BinaryPrimitives.ReadUInt32BigEndian(bytes[24..]),
+        };
+        return true;
+    }
+}

@@ -1,0 +1,223 @@
+using Microsoft.Extensions.Logging;
+using NbdKit.Transports;
+
+namespace NbdKit.Server;
+
+/// <summary>
+/// One client from its first byte to its last: handshake, then transmission, then the end with exactly one reason.
+/// </summary>
+internal sealed class Connection
+{
+    private readonly ServerCore _server;
+    private readonly Transport _transport;
+    private readonly CancellationTokenSource _aborted = new();
+    private readonly CancellationTokenSource _receiving = new();
+    private readonly long _started;
+    private NbdDisconnect? _end;
+    private volatile bool _inHandshake = true;
+    private volatile bool _refusesRequests;
+    private volatile bool _stopping;
+
+    public Connection(ServerCore server, Transport transport, long id)
+    {
+        _server = server;
+        _transport = transport;
+        _started = server.TimeProvider.GetTimestamp();
+        ReceiveStall = new StallClock(server.TimeProvider);
+        SendStall = new StallClock(server.TimeProvider);
+        Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
+        Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
+        Input = new InputReader(transport, server.Slabs, ReceiveStall, server.TimeProvider);
+        Replies = new ReplyWriter(transport, server.Slabs, Budget, SendStall);
+    }
+
+    public NbdConnection Public { get; }
+
+    public ServerCore Server => _server;
+
+    public Transport Transport => _transport;
+
+    public InputReader Input { get; }
+
+    public ReplyWriter Replies { get; }
+
+    public FlowBudget Budget { get; }
+
+    /// <summary>Fires when nothing more can be done for this client.</summary>
+    public CancellationToken Aborted => _aborted.Token;
+
+    /// <summary>Fires when nothing more is to be received; requests in flight go on.</summary>
+    public CancellationToken Receiving => _receiving.Token;
+
+    /// <summary>Whether requests, and options, that arrive now are refused with ESHUTDOWN.</summary>
+    public bool RefusesRequests => _refusesRequests;
+
+    private StallClock ReceiveStall { get; }
+
+    public StallClock SendStall { get; }
+
+    private ILogger Logger => _server.Logger;
+
+    /// <summary>Serves the client. Never throws.</summary>
+    public async Task<NbdDisconnect> RunAsync()
+    {
+        Log.Connected(Logger, Public.Id, Public.Peer.ToString());
+        try
+        {
+            await ServeAsync().ConfigureAwait(false);
+        }
+        catch (ConnectionEndedException e)
+        {
+            if (e.InnerException is not null)
+            {
+                Log.TransportFailed(Logger, Public.Id, e.InnerException);
+            }
+            End(e.Reason, e.Message);
+        }
+        catch (OperationCanceledException) when (_receiving.IsCancellationRequested || _aborted.IsCancellationRequested)
+        {
+            End(NbdDisconnectReason.ServerStopped, "the server stopped");
+        }
+        catch (Exception e)
+        {
+            if (End(NbdDisconnectReason.Faulted, e.Message))
+            {
+                Log.ConnectionFaulted(Logger, Public.Id, e);
+            }
+        }
+        await CloseTransportAsync().ConfigureAwait(false);
+        Input.Close();
+        await _aborted.CancelAsync().ConfigureAwait(false);
+        NbdDisconnect end = _end ?? new NbdDisconnect(NbdDisconnectReason.ClientDone, "the client said goodbye");
+        Log.Disconnected(Logger, Public.Id, end.Reason, end.Detail);
+        _server.Call(_server.Options.Disconnected, Public, end);
+        return end;
+    }
+
+    /// <summary>Cuts the connection at once. The first reason given for its end counts.</summary>
+    public void Abort(NbdDisconnectReason reason, string detail)
+    {
+        End(reason, detail);
+        _refusesRequests = true;
+        _receiving.Cancel();
+        _aborted.Cancel();
+        _transport.Abort();
+    }
+
+    /// <summary>The server stops: what runs may finish, what arrives is refused, and an idle client is let go.</summary>
+    public void BeginStop()
+    {
+        _refusesRequests = true;
+        _stopping = true;
+        LeaveIfIdle();
+    }
+
+    /// <summary>A request has ended: if the connection is only waiting for that, it ends too.</summary>
+    public void LeaveIfIdle()
+    {
+        // A client in its handshake is told that the server stops when it asks for something; see Handshake.
+        if (_stopping && !_inHandshake && Budget.Requests == 0)
+        {
+            End(NbdDisconnectReason.ServerStopped, "the server stopped");
+            _receiving.Cancel();
+        }
+    }
+
+    /// <summary>Cuts the connection if its client takes too long.</summary>
+    public void CheckTime()
+    {
+        NbdServerOptions options = _server.Options;
+        if (_inHandshake
+            && options.HandshakeTimeout != Timeout.InfiniteTimeSpan
+            && _server.TimeProvider.GetElapsedTime(_started) >= options.HandshakeTimeout)
+        {
+            Abort(NbdDisconnectReason.Timeout, "the handshake took too long");
+        }
+        else if (ReceiveStall.IsStalled(options.StallTimeout) && !_inHandshake)
+        {
+            Abort(NbdDisconnectReason.Timeout, "the client stopped inside a message");
+        }
+        else if (SendStall.IsStalled(options.StallTimeout))
+        {
+            Abort(NbdDisconnectReason.Timeout, "the client does not take its replies");
+        }
+    }
+
+    /// <summary>Records why the connection ends; false if that was known already.</summary>
+    public bool End(NbdDisconnectReason reason, string detail)
+        => Interlocked.CompareExchange(ref _end, new NbdDisconnect(reason, detail), null) is null;
+
+    private async Task ServeAsync()
+    {
+        try
+        {
+            await _server.Backend.PreconnectAsync(Public, _server.Options.ReadOnly, Aborted).ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + e.Message);
+        }
+        _server.Call(_server.Options.Connected, Public);
+        ExportSession? export = await new Handshake(this).RunAsync().ConfigureAwait(false);
+        if (export is null)
+        {
+            return;
+        }
+        try
+        {
+            _inHandshake = false;
+            LeaveIfIdle();
+            _server.Call(_server.Options.ExportOpened, Public, export.Info);
+            await new Transmission(this, export).RunAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await CloseContextAsync(export.Context).ConfigureAwait(false);
+        }
+    }
+
+    /// <summary>Finalizes and closes a context of this connection.</summary>
+    public async ValueTask CloseContextAsync(NextContext context)
+    {
+        try
+        {
+            await context.FinalizeAsync(CancellationToken.None).ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            context.Backend.LogLayerFailure("finalize", e);
+        }
+        await context.CloseAsync().ConfigureAwait(false);
+    }
+
+    private void Disconnect(bool force)
+    {
+        if (force)
+        {
+            Abort(NbdDisconnectReason.Disconnected, "a layer disconnected the client");
+        }
+        else
+        {
+            _refusesRequests = true;
+        }
+    }
+
+    private async ValueTask CloseTransportAsync()
+    {
+        try
+        {
+            if (_aborted.IsCancellationRequested)
+            {
+                _transport.Abort();
+            }
+            else
+            {
+                await _transport.CloseAsync().ConfigureAwait(false);
+            }
+        }
+        catch (Exception e)
+        {
+            Log.TransportFailed(Logger, Public.Id, e);
+        }
+    }
+}

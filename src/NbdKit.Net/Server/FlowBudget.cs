@@ -1,0 +1,113 @@
+using System.Threading.Tasks.Sources;
+
+namespace NbdKit.Server;
+
+/// <summary>
+/// What one connection may have in flight: requests that run, and bytes that they hold or that wait to be sent. The receiving
+/// loop, and only it, waits here when there is no room.
+/// </summary>
+internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget server) : IValueTaskSource
+{
+    private readonly Lock _lock = new();
+    private ManualResetValueTaskSourceCore<bool> _room = new() { RunContinuationsAsynchronously = true };
+    private bool _waiting;
+    private int _requests;
+    private long _bytes;
+
+    /// <summary>The requests that run now.</summary>
+    public int Requests => Volatile.Read(ref _requests);
+
+    /// <summary>Whether a request that will hold so many bytes may begin. One is always let through.</summary>
+    public bool HasRoom(long bytes)
+    {
+        if (Volatile.Read(ref _requests) >= maxRequests)
+        {
+            return false;
+        }
+        long held = Volatile.Read(ref _bytes);
+        return (held == 0 || bytes <= maxBytes - held) && server.HasRoom(bytes);
+    }
+
+    public void BeginRequest() => Interlocked.Increment(ref _requests);
+
+    public void EndRequest()
+    {
+        Interlocked.Decrement(ref _requests);
+        Wake();
+    }
+
+    public void Take(long bytes)
+    {
+        Interlocked.Add(ref _bytes, bytes);
+        server.Take(bytes);
+    }
+
+    public void Give(long bytes)
+    {
+        Interlocked.Add(ref _bytes, -bytes);
+        server.Give(bytes);
+        Wake();
+    }
+
+    /// <summary>Completes when something changed; the caller asks again whether there is room.</summary>
+    public ValueTask WaitAsync(long bytes)
+    {
+        lock (_lock)
+        {
+            _room.Reset();
+            _waiting = true;
+        }
+        server.Enlist(this);
+        // What changed before the wait began must not be missed.
+        if (HasRoom(bytes))
+        {
+            Wake();
+        }
+        return new ValueTask(this, _room.Version);
+    }
+
+    /// <summary>Completes when no request runs any more.</summary>
+    public async ValueTask WaitForRequestsAsync()
+    {
+        while (Requests > 0)
+        {
+            ValueTask change;
+            lock (_lock)
+            {
+                _room.Reset();
+                _waiting = true;
+                change = new ValueTask(this, _room.Version);
+            }
+            if (Requests == 0)
+            {
+                Wake();
+            }
+            await change.ConfigureAwait(false);
+        }
+    }
+
+    public void Wake()
+    {
+        if (!Volatile.Read(ref _waiting))
+        {
+            return;
+        }
+        lock (_lock)
+        {
+            if (!_waiting)
+            {
+                return;
+            }
+            _waiting = false;
+        }
+        _room.SetResult(true);
+    }
+
+    void IValueTaskSource.GetResult(short token) => _room.GetResult(token);
+
+    ValueTaskSourceStatus IValueTaskSource.GetStatus(short token) => _room.GetStatus(token);
+
+    void IValueTaskSource.OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags)
+        => _room.OnCompleted(continuation, state, token, flags);
+}

@@ -1,0 +1,66 @@
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+// NBD_OPT_LIST.
+internal sealed partial class Handshake
+{
+    private const int SendThreshold = 64 << 10;
+
+    // What one list may send in all: an amplifier of 16 bytes otherwise.
+    private const long MaximumListBytes = 16 << 20;
+
+    private async ValueTask ListAsync(byte[] payload)
+    {
+        if (payload.Length != 0)
+        {
+            _replies.Error(OptionType.List, OptionReplyType.ErrInvalid, "the option has no payload");
+            return;
+        }
+        if (!_options.OfferList)
+        {
+            _replies.Error(OptionType.List, OptionReplyType.ErrPolicy, "listing exports is not allowed");
+            return;
+        }
+        if (_listed)
+        {
+            _replies.Error(OptionType.List, OptionReplyType.ErrPolicy, "the exports were listed before");
+            return;
+        }
+        _listed = true;
+        var exports = new ExportList();
+        try
+        {
+            await _connection.Server.Backend.ListExportsAsync(
+                exports, _options.ReadOnly, _connection.Public, _connection.Aborted).ConfigureAwait(false);
+        }
+        catch (Exception e) when (!_connection.Aborted.IsCancellationRequested)
+        {
+            Log.LayerFailed(_connection.Server.Logger, _connection.Server.Backend.Name, "list exports", e);
+            _replies.Error(
+                OptionType.List,
+                OptionReplyType.ErrPlatform,
+                e is NbdException ? e.Message : "the exports could not be listed");
+            return;
+        }
+        // A client that shows a list asks about each entry.
+        _optionsLeft += 8 * exports.Count;
+        _opensLeft += exports.Count;
+        long sent = 0;
+        foreach (NbdExport export in exports)
+        {
+            _replies.Server(OptionType.List, export.Name, export.Description ?? "");
+            if (_replies.Pending >= SendThreshold)
+            {
+                sent += _replies.Pending;
+                await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+                if (sent > MaximumListBytes)
+                {
+                    _replies.Error(OptionType.List, OptionReplyType.ErrTooBig, "there are too many exports to list");
+                    return;
+                }
+            }
+        }
+        _replies.Ack(OptionType.List);
+    }
+}

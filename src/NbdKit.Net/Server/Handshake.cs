@@ -1,0 +1,207 @@
+using System.Buffers.Binary;
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+/// <summary>
+/// The handshake phase: greeting, client flags, then "option haggling" until the client enters transmission or leaves.
+/// </summary>
+/// <remarks>
+/// Fixed newstyle only. Every option gets exactly one final reply; a payload is read whole before the option is looked at, so
+/// that a refused option never leaves bytes behind. The options are in the other parts of this class.
+/// </remarks>
+internal sealed partial class Handshake
+{
+    // An option above MaxOptionPayload is read and thrown away up to this many times the limit, to be answered politely.
+    private const int SkipFactor = 8;
+
+    private readonly Connection _connection;
+    private readonly NbdServerOptions _options;
+    private readonly InputReader _input;
+    private readonly OptionReplies _replies;
+    private bool _fixedNewstyle;
+    private bool _noZeroes;
+    private bool _structuredReplies;
+    private bool _listed;
+    private int _optionsLeft;
+    private int _opensLeft;
+
+    public Handshake(Connection connection)
+    {
+        _connection = connection;
+        _options = connection.Server.Options;
+        _input = connection.Input;
+        _replies = new OptionReplies(connection.Transport, connection.SendStall);
+        _optionsLeft = _options.MaxOptions;
+        _opensLeft = _options.MaxOpensInHandshake;
+    }
+
+    /// <summary>Negotiates until the client enters transmission; null if it left in good order.</summary>
+    public async Task<ExportSession?> RunAsync()
+    {
+        await GreetAsync().ConfigureAwait(false);
+        while (true)
+        {
+            OptionHeader option = await ReadOptionAsync().ConfigureAwait(false);
+            if (option.Length > _options.MaxOptionPayload)
+            {
+                await SkipOptionAsync(option).ConfigureAwait(false);
+                continue;
+            }
+            byte[] payload = option.Length == 0 ? [] : new byte[option.Length];
+            await _input.ReadExactlyAsync(payload, _connection.Receiving).ConfigureAwait(false);
+            if (option.Type == OptionType.Abort)
+            {
+                return await AbortAsync().ConfigureAwait(false);
+            }
+            if (option.Type == OptionType.ExportName)
+            {
+                return await ExportNameAsync(payload).ConfigureAwait(false);
+            }
+            if (Refusal(option.Type) is { } refusal)
+            {
+                _replies.Error(option.Type, refusal.Error, refusal.Message);
+            }
+            else if (await AnswerAsync(option.Type, payload).ConfigureAwait(false) is { } session)
+            {
+                return session;
+            }
+            await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+        }
+    }
+
+    private async ValueTask GreetAsync()
+    {
+        HandshakeFlags offered = (_options.OfferFixedNewstyle ? HandshakeFlags.FixedNewstyle : 0)
+            | (_options.OfferNoZeroes ? HandshakeFlags.NoZeroes : 0);
+        Greet(offered);
+        await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+        uint answer = await ReadClientFlagsAsync().ConfigureAwait(false);
+        if ((answer & ~(uint)offered) != 0)
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.ProtocolViolation, $"the client answered with flags 0x{answer:x} that were not offered");
+        }
+        _fixedNewstyle = (answer & (uint)HandshakeFlags.FixedNewstyle) != 0;
+        _noZeroes = (answer & (uint)HandshakeFlags.NoZeroes) != 0;
+    }
+
+    // NBDMAGIC 64, IHAVEOPT 64, handshake flags 16.
+    private void Greet(HandshakeFlags offered)
+    {
+        Span<byte> greeting = _replies.Raw(18);
+        BinaryPrimitives.WriteUInt64BigEndian(greeting, Magic.Init);
+        BinaryPrimitives.WriteUInt64BigEndian(greeting[8..], Magic.Option);
+        BinaryPrimitives.WriteUInt16BigEndian(greeting[16..], (ushort)offered);
+    }
+
+    private async ValueTask<uint> ReadClientFlagsAsync()
+    {
+        if (!await _input.FillAsync(4, _connection.Receiving).ConfigureAwait(false))
+        {
+            throw Gone();
+        }
+        uint flags = BinaryPrimitives.ReadUInt32BigEndian(_input.Buffered.Span);
+        _input.Advance(4);
+        return flags;
+    }
+
+    private async ValueTask<OptionHeader> ReadOptionAsync()
+    {
+        if (!await _input.FillAsync(OptionHeader.Size, _connection.Receiving).ConfigureAwait(false))
+        {
+            throw Gone();
+        }
+        if (!OptionHeader.TryRead(_input.Buffered.Span, out OptionHeader option))
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.ProtocolViolation, "the client sent something that is no option");
+        }
+        _input.Advance(OptionHeader.Size);
+        Log.OptionReceived(_connection.Server.Logger, _connection.Public.Id, option.Type.ToString(), option.Length);
+        if (--_optionsLeft < 0 && option.Type is not (OptionType.Abort or OptionType.ExportName))
+        {
+            throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client sent too many options");
+        }
+        return option;
+    }
+
+    private async ValueTask SkipOptionAsync(OptionHeader option)
+    {
+        if (option.Length > (long)_options.MaxOptionPayload * SkipFactor || option.Type == OptionType.ExportName)
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.LimitExceeded, $"the client sent an option of {option.Length} bytes");
+        }
+        await _input.SkipAsync(option.Length, _connection.Receiving).ConfigureAwait(false);
+        _replies.Error(option.Type, OptionReplyType.ErrTooBig, "the option is too large");
+        await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+    }
+
+    private (OptionReplyType Error, string Message)? Refusal(OptionType option)
+    {
+        if (!_fixedNewstyle)
+        {
+            return (OptionReplyType.ErrInvalid, "without fixed newstyle only NBD_OPT_EXPORT_NAME is possible");
+        }
+        if (_connection.RefusesRequests)
+        {
+            return (OptionReplyType.ErrShutdown, "the server is stopping");
+        }
+        return option switch
+        {
+            OptionType.List or OptionType.Info or OptionType.Go => null,
+            OptionType.StructuredReply when _options.OfferStructuredReplies => null,
+            OptionType.ListMetaContext or OptionType.SetMetaContext when _options.OfferMetaContexts => null,
+            _ => (OptionReplyType.ErrUnsup, "the option is not supported"),
+        };
+    }
+
+    private async ValueTask<ExportSession?> AnswerAsync(OptionType option, byte[] payload)
+    {
+        switch (option)
+        {
+            case OptionType.List:
+                await ListAsync(payload).ConfigureAwait(false);
+                return null;
+            case OptionType.StructuredReply:
+                StructuredReply(payload);
+                return null;
+            case OptionType.ListMetaContext:
+            case OptionType.SetMetaContext:
+                MetaContext(option, payload);
+                return null;
+            default:
+                return await InfoOrGoAsync(option, payload).ConfigureAwait(false);
+        }
+    }
+
+    private async ValueTask<ExportSession?> AbortAsync()
+    {
+        _connection.End(NbdDisconnectReason.ClientDone, "the client aborted the handshake");
+        _replies.Ack(OptionType.Abort);
+        try
+        {
+            await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+        }
+        catch (ConnectionEndedException)
+        {
+            // A client need not wait for the acknowledgement of its goodbye.
+        }
+        return null;
+    }
+
+    private void StructuredReply(byte[] payload)
+    {
+        if (payload.Length != 0)
+        {
+            _replies.Error(OptionType.StructuredReply, OptionReplyType.ErrInvalid, "the option has no payload");
+            return;
+        }
+        _structuredReplies = true;
+        _replies.Ack(OptionType.StructuredReply);
+    }
+
+    private static ConnectionEndedException Gone()
+        => new(NbdDisconnectReason.ClientGone, "the client closed the connection in the handshake");
+}

@@ -1,0 +1,189 @@
+using System.Net.Sockets;
+using NbdKit.Buffers;
+using NbdKit.Transports;
+
+namespace NbdKit.Server;
+
+/// <summary>
+/// What a client sends, buffered so that one receive brings many messages. Used by one task at a time.
+/// </summary>
+/// <remarks>
+/// Bytes are handed out in place: who keeps them beyond the next call holds the <see cref="Slab"/> they lie in. A connection
+/// that waits for its next message holds no buffer.
+/// </remarks>
+internal sealed class InputReader(Transport transport, SlabPool pool, StallClock stall, TimeProvider timeProvider)
+{
+    // With large writes most of a big receive would be payload that has to be copied out again: headers are received in
+    // small pieces then, and the payload goes straight to its own memory.
+    private const int SmallReceive = 4 << 10;
+
+    // A client that was silent for so long is taken for idle: the next wait is one without a buffer, which costs a system
+    // call more when it ends.
+    private static readonly TimeSpan IdleAfter = TimeSpan.FromMilliseconds(100);
+
+    private bool _idle = true;
+    private Slab? _slab;
+    private int _start;
+    private int _end;
+
+    /// <summary>The number of bytes received and not yet consumed.</summary>
+    public int Count => _end - _start;
+
+    /// <summary>The bytes received and not yet consumed.</summary>
+    public ReadOnlyMemory<byte> Buffered => _slab is null ? default : _slab.Memory[_start.._end];
+
+    /// <summary>The slab that <see cref="Buffered"/> lies in.</summary>
+    public Slab Slab => _slab!;
+
+    /// <summary>Set while the payloads that arrive are large.</summary>
+    public bool ExpectLargePayload { get; set; }
+
+    public void Advance(int count) => _start += count;
+
+    /// <summary>Receives until at least <paramref name="needed"/> bytes are there; false if the client ended before the first.</summary>
+    /// <exception cref="ConnectionEndedException">The client ended inside the message.</exception>
+    public async ValueTask<bool> FillAsync(int needed, CancellationToken cancellationToken)
+    {
+        while (Count < needed)
+        {
+            if (Count == 0)
+            {
+                stall.Stop();
+                if (_idle)
+                {
+                    ReleaseSlab();
+                    await GuardAsync(transport.WaitForDataAsync(cancellationToken)).ConfigureAwait(false);
+                }
+            }
+            else
+            {
+                stall.Progress();
+            }
+            Slab slab = MakeRoom(needed);
+            int room = ExpectLargePayload ? Math.Max(SmallReceive, needed - Count) : Slab.Size;
+            Memory<byte> free = slab.Memory[_end..];
+            long before = timeProvider.GetTimestamp();
+            int received = await ReceiveAsync(free[..Math.Min(free.Length, room)], cancellationToken).ConfigureAwait(false);
+            _idle = timeProvider.GetElapsedTime(before) > IdleAfter;
+            if (received == 0)
+            {
+                return Count == 0 ? false : throw Truncated();
+            }
+            _end += received;
+        }
+        stall.Stop();
+        return true;
+    }
+
+    /// <summary>Fills a buffer of the caller's: first with what is here, then straight from the client.</summary>
+    public async ValueTask ReadExactlyAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        int here = Math.Min(Count, buffer.Length);
+        Buffered[..here].CopyTo(buffer);
+        Advance(here);
+        buffer = buffer[here..];
+        while (buffer.Length > 0)
+        {
+            stall.Progress();
+            int received = await ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
+            if (received == 0)
+            {
+                throw Truncated();
+            }
+            buffer = buffer[received..];
+        }
+        stall.Stop();
+    }
+
+    /// <summary>Throws away the next bytes.</summary>
+    public async ValueTask SkipAsync(long count, CancellationToken cancellationToken)
+    {
+        while (count > 0)
+        {
+            if (Count == 0 && !await FillAsync(1, cancellationToken).ConfigureAwait(false))
+            {
+                throw Truncated();
+            }
+            int here = (int)Math.Min(Count, count);
+            Advance(here);
+            count -= here;
+            stall.Progress();
+        }
+        stall.Stop();
+    }
+
+    /// <summary>Gives the buffer back; nothing may be read afterwards.</summary>
+    public void Close()
+    {
+        _start = _end;
+        ReleaseSlab();
+    }
+
+    private Slab MakeRoom(int needed)
+    {
+        if (_slab is null)
+        {
+            _slab = pool.Rent();
+            _start = _end = 0;
+        }
+        else if (Count == 0 && _slab.IsSole)
+        {
+            _start = _end = 0;
+        }
+        else if (Slab.Size - _start < needed || _end == Slab.Size)
+        {
+            // What is left of the last message moves to the front: of this slab if nobody else holds it, else of a new one.
+            Slab target = _slab.IsSole ? _slab : pool.Rent();
+            int count = Count;
+            _slab.Memory[_start.._end].CopyTo(target.Memory);
+            if (target != _slab)
+            {
+                _slab.Release();
+            }
+            _slab = target;
+            _start = 0;
+            _end = count;
+        }
+        return _slab;
+    }
+
+    private void ReleaseSlab()
+    {
+        _slab?.Release();
+        _slab = null;
+        _start = _end = 0;
+    }
+
+    private async ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        try
+        {
+            return await transport.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (IsTransportFault(e))
+        {
+            throw Lost(e);
+        }
+    }
+
+    private static async ValueTask GuardAsync(ValueTask waiting)
+    {
+        try
+        {
+            await waiting.ConfigureAwait(false);
+        }
+        catch (Exception e) when (IsTransportFault(e))
+        {
+            throw Lost(e);
+        }
+    }
+
+    private static bool IsTransportFault(Exception e)
+        => e is IOException or SocketException or ObjectDisposedException or InvalidOperationException;
+
+    private static ConnectionEndedException Lost(Exception e)
+        => new(NbdDisconnectReason.ConnectionLost, "the connection was lost while receiving", e);
+
+    private static ConnectionEndedException Truncated()
+        => new(NbdDisconnectReason.ConnectionLost, "the client closed the connection inside a message");
+}

@@ -1,0 +1,30 @@
+using System.Text;
+
+namespace NbdKit.Server;
+
+/// <summary>Text of a peer's, made safe for a log: bounded, and without control or formatting characters.</summary>
+internal static class LogText
+{
+    private const int MaximumLength = 80;
+
+    public static string Clean(string text)
+    {
+        var builder = new StringBuilder();
+        foreach (Rune rune in text.EnumerateRunes())
+        {
+            if (builder.Length >= MaximumLength)
+            {
+                return builder.Append('…').ToString();
+            }
+            bool safe = !Rune.IsControl(rune)
+                && Rune.GetUnicodeCategory(rune) is not (System.Globalization.UnicodeCategory.Format
+                    or System.Globalization.UnicodeCategory.LineSeparator
+                    or System.Globalization.UnicodeCategory.ParagraphSeparator
+                    or System.Globalization.UnicodeCategory.Surrogate
+                    or System.Globalization.UnicodeCategory.PrivateUse
+                    or System.Globalization.UnicodeCategory.OtherNotAssigned);
+            builder.Append(safe ? rune.ToString() : $"\\u{{{rune.Value:x}}}");
+        }
+        return builder.ToString();
+    }
+}

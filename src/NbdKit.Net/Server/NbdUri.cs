@@ -1,0 +1,27 @@
+using System.Net;
+using System.Net.Sockets;
+
+namespace NbdKit.Server;
+
+/// <summary>Builds NBD URIs (the "NBD URI specification"): nbd://host:port/export, nbd+unix:///export?socket=path.</summary>
+internal static class NbdUri
+{
+    private const int DefaultPort = 10809;
+
+    public static Uri For(EndPoint endPoint, string exportName)
+    {
+        string name = Uri.EscapeDataString(exportName);
+        if (endPoint is not IPEndPoint ip)
+        {
+            string path = ((UnixDomainSocketEndPoint)endPoint).ToString();
+            return new Uri($"nbd+unix:///{name}?socket={Uri.EscapeDataString(path).Replace("%2F", "/", StringComparison.Ordinal)}");
+        }
+        // A wildcard address is no address to connect to.
+        bool any = ip.Address.Equals(IPAddress.Any) || ip.Address.Equals(IPAddress.IPv6Any);
+        string host = any
+            ? "localhost"
+            : ip.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{ip.Address}]" : ip.Address.ToString();
+        string port = ip.Port == DefaultPort ? "" : $":{ip.Port}";
+        return new Uri($"nbd://{host}{port}/{name}");
+    }
+}

@@ -1,0 +1,118 @@
+using System.Runtime.CompilerServices;
+using NbdKit.Buffers;
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+/// <summary>
+/// A request that did not complete on the receiving loop, or that was never meant to. Pooled; owns the memory of its payload
+/// and of its reply until it ends.
+/// </summary>
+internal sealed class PendingRequest : IThreadPoolWorkItem
+{
+    private readonly Action _continue;
+    private Transmission _transmission = null!;
+    private RequestHeader _header;
+    private ReadOnlyMemory<byte> _data;
+    private Slab? _slab;
+    private byte[]? _rented;
+    private ConfiguredValueTaskAwaitable.ConfiguredValueTaskAwaiter _awaiter;
+
+    public PendingRequest() => _continue = Continue;
+
+    /// <summary>Where the reply will be; empty for a block status, whose size is not known before.</summary>
+    public ReplySegment Reply { get; set; }
+
+    /// <summary>The payload bytes that the request holds while it runs.</summary>
+    public int HeldBytes { get; private set; }
+
+    public void Begin(
+        Transmission transmission, in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented, int heldBytes)
+    {
+        _transmission = transmission;
+        _header = header;
+        _data = data;
+        _slab = slab;
+        _slab?.Hold();
+        _rented = rented;
+        HeldBytes = heldBytes;
+        Reply = default;
+    }
+
+    /// <summary>Makes the call, here and now.</summary>
+    public void Execute()
+    {
+        ValueTask call;
+        try
+        {
+            call = _header.Type switch
+            {
+                CommandType.BlockStatus => BlockStatusAsync(),
+                CommandType.Read => _transmission.Call(_header, Reply.Bytes[^(int)_header.Length..]),
+                _ => _transmission.Call(_header, _data),
+            };
+        }
+        catch (Exception e)
+        {
+            End(e);
+            return;
+        }
+        Await(call);
+    }
+
+    /// <summary>Replies when the call has completed.</summary>
+    public void Await(ValueTask call)
+    {
+        _awaiter = call.ConfigureAwait(false).GetAwaiter();
+        if (_awaiter.IsCompleted)
+        {
+            Continue();
+        }
+        else
+        {
+            _awaiter.UnsafeOnCompleted(_continue);
+        }
+    }
+
+    private async ValueTask BlockStatusAsync()
+        => Reply = await _transmission.BlockStatusAsync(_header).ConfigureAwait(false);
+
+    private void Continue()
+    {
+        Exception? failure = null;
+        try
+        {
+            _awaiter.GetResult();
+        }
+        catch (Exception e)
+        {
+            failure = e;
+        }
+        End(failure);
+    }
+
+    private void End(Exception? failure)
+    {
+        _awaiter = default;
+        _data = default;
+        _slab?.Release();
+        _slab = null;
+        if (_rented is not null)
+        {
+            System.Buffers.ArrayPool<byte>.Shared.Return(_rented);
+            _rented = null;
+        }
+        ReplySegment reply = Reply;
+        Reply = default;
+        if (failure is not null)
+        {
+            reply.Release();
+            reply = _transmission.FaultReply(_header, _transmission.Report(_header, failure));
+        }
+        else if (_header.Type != CommandType.BlockStatus)
+        {
+            _transmission.WriteSuccess(reply.Memory.Span, _header);
+        }
+        _transmission.Finish(this, reply);
+    }
+}

@@ -1,0 +1,248 @@
+using System.Threading.Tasks.Sources;
+using NbdKit.Buffers;
+using NbdKit.Transports;
+
+namespace NbdKit.Server;
+
+/// <summary>
+/// The only writer of a connection's output. Replies are staged in slabs without a lock by the receiving loop, queued whole by
+/// requests that finish elsewhere, and sent by one loop, which sends everything that is there with as few calls as possible.
+/// </summary>
+/// <remarks>
+/// The members of the first part belong to the receiving loop alone. Nothing is ever sent in halves: a segment holds whole
+/// replies, and once its sending began only the end of the connection stops it.
+/// </remarks>
+internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget budget, StallClock stall) : IValueTaskSource
+{
+    // As much is worth a system call of its own while the loop goes on with the next requests.
+    private const int FlushThreshold = 128 << 10;
+
+    private readonly Lock _lock = new();
+    private readonly Queue<ReplySegment> _queue = new();
+    private ManualResetValueTaskSourceCore<bool> _wake;
+    private bool _idle;
+    private bool _closed;
+    private bool _failed;
+    private Slab? _slab;
+    private int _from;
+    private int _to;
+    private Slab? _sharedSlab;
+    private int _sharedUsed;
+
+    // ---- the receiving loop ----
+
+    /// <summary>Room for one reply after what is staged; becomes part of it with <see cref="Commit"/>.</summary>
+    public Memory<byte> Reserve(int size)
+    {
+        if (_slab is null || Slab.Size - _to < size)
+        {
+            Publish();
+            _slab?.Release();
+            _slab = pool.Rent();
+            _from = _to = 0;
+        }
+        return _slab.Memory.Slice(_to, size);
+    }
+
+    /// <summary>The reply that was reserved last is complete.</summary>
+    public void Commit(int size)
+    {
+        _to += size;
+        if (_to - _from >= FlushThreshold)
+        {
+            Flush();
+        }
+    }
+
+    /// <summary>The reply that was reserved last will be complete later: its memory leaves the stage.</summary>
+    public ReplySegment Detach(int size)
+    {
+        Publish();
+        _slab!.Hold();
+        ReplySegment segment = ReplySegment.In(_slab, _slab.Memory.Slice(_to, size));
+        _from = _to += size;
+        return segment;
+    }
+
+    /// <summary>Sends what is staged.</summary>
+    public void Flush()
+    {
+        Publish();
+        Wake();
+    }
+
+    /// <summary>Queues a reply of the loop's own that lies elsewhere, behind what is staged.</summary>
+    public void Queue(ReplySegment segment)
+    {
+        Publish();
+        Enqueue(segment);
+        Wake();
+    }
+
+    /// <summary>Gives up the stage while there is nothing to put on it: an idle connection holds no memory.</summary>
+    public void Rest()
+    {
+        Publish();
+        _slab?.Release();
+        _slab = null;
+    }
+
+    private void Publish()
+    {
+        if (_to > _from)
+        {
+            _slab!.Hold();
+            Enqueue(ReplySegment.In(_slab, _slab.Memory[_from.._to]));
+            _from = _to;
+        }
+    }
+
+    // ---- requests that finish elsewhere ----
+
+    /// <summary>Queues a complete reply and sees that it is sent.</summary>
+    public void Post(ReplySegment segment)
+    {
+        Enqueue(segment);
+        Wake();
+    }
+
+    /// <summary>Room for a small reply that will be posted.</summary>
+    public ReplySegment ReserveShared(int size, out Memory<byte> memory)
+    {
+        lock (_lock)
+        {
+            if (_sharedSlab is null || Slab.Size - _sharedUsed < size)
+            {
+                _sharedSlab?.Release();
+                _sharedSlab = pool.Rent();
+                _sharedUsed = 0;
+            }
+            memory = _sharedSlab.Memory.Slice(_sharedUsed, size);
+            _sharedUsed += size;
+            _sharedSlab.Hold();
+            return ReplySegment.In(_sharedSlab, memory);
+        }
+    }
+
+    // ---- sending ----
+
+    /// <summary>Sends until the writer is closed and empty. Ends the connection with an exception if the client takes no more.</summary>
+    public async Task RunAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            while (true)
+            {
+                if (TryDequeue(out ReplySegment segment))
+                {
+                    stall.Progress();
+                    try
+                    {
+                        await transport.SendAsync(segment.Bytes, cancellationToken).ConfigureAwait(false);
+                    }
+                    finally
+                    {
+                        segment.Release();
+                        budget.Give(segment.Bytes.Length);
+                    }
+                    continue;
+                }
+                stall.Stop();
+                if (_closed)
+                {
+                    return;
+                }
+                await new ValueTask(this, _wake.Version).ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            Fail();
+        }
+    }
+
+    /// <summary>Lets <see cref="RunAsync"/> end once everything is sent.</summary>
+    public void Close()
+    {
+        Rest();
+        lock (_lock)
+        {
+            _closed = true;
+        }
+        Wake();
+    }
+
+    private void Fail()
+    {
+        lock (_lock)
+        {
+            _failed = true;
+            while (_queue.TryDequeue(out ReplySegment segment))
+            {
+                segment.Release();
+                budget.Give(segment.Bytes.Length);
+            }
+            _sharedSlab?.Release();
+            _sharedSlab = null;
+        }
+    }
+
+    private void Enqueue(ReplySegment segment)
+    {
+        lock (_lock)
+        {
+            if (!_failed)
+            {
+                budget.Take(segment.Bytes.Length);
+                _queue.Enqueue(segment);
+                return;
+            }
+        }
+        segment.Release();
+    }
+
+    private bool TryDequeue(out ReplySegment segment)
+    {
+        lock (_lock)
+        {
+            if (_queue.TryDequeue(out segment))
+            {
+                return true;
+            }
+            if (_sharedSlab is not null)
+            {
+                // An idle connection holds no memory.
+                _sharedSlab.Release();
+                _sharedSlab = null;
+            }
+            if (!_closed)
+            {
+                _wake.Reset();
+                _idle = true;
+            }
+            return false;
+        }
+    }
+
+    private void Wake()
+    {
+        lock (_lock)
+        {
+            if (!_idle || (_queue.Count == 0 && !_closed))
+            {
+                return;
+            }
+            _idle = false;
+        }
+        // Runs the sending loop right here until it has to wait: no hop for a client that takes its replies.
+        _wake.SetResult(true);
+    }
+
+    void IValueTaskSource.GetResult(short token) => _wake.GetResult(token);
+
+    ValueTaskSourceStatus IValueTaskSource.GetStatus(short token) => _wake.GetStatus(token);
+
+    void IValueTaskSource.OnCompleted(
+        Action<object?> continuation, object? state, short token, ValueTaskSourceOnCompletedFlags flags)
+        => _wake.OnCompleted(continuation, state, token, flags);
+}

@@ -1,0 +1,20 @@
+namespace NbdKit.Server;
+
+/// <summary>
+/// Since when a connection waits for its client in the middle of something. Written by the connection, read by the server's
+/// watch; costs a clock reading per wait and no timer.
+/// </summary>
+internal sealed class StallClock(TimeProvider timeProvider)
+{
+    private long _since;
+
+    public void Progress() => Volatile.Write(ref _since, Math.Max(1, timeProvider.GetTimestamp()));
+
+    public void Stop() => Volatile.Write(ref _since, 0);
+
+    public bool IsStalled(TimeSpan limit)
+    {
+        long since = Volatile.Read(ref _since);
+        return since != 0 && limit != Timeout.InfiniteTimeSpan && timeProvider.GetElapsedTime(since) >= limit;
+    }
+}

@@ -1,0 +1,117 @@
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+// The replies: "Simple reply message" and "Structured reply chunk message".
+internal sealed partial class Transmission
+{
+    private const int MessageBytes = 256;
+
+    /// <summary>The header of a reply that says that all went well, before the data of a read.</summary>
+    public void WriteSuccess(Span<byte> reply, in RequestHeader header)
+    {
+        if (header.Type == CommandType.Read && _export.StructuredReplies)
+        {
+            ReplyChunk.WriteData(reply, header.Cookie, header.Offset, header.Length);
+        }
+        else
+        {
+            SimpleReply.Write(reply, 0, header.Cookie);
+        }
+    }
+
+    /// <summary>A reply that says what went wrong, in memory of its own.</summary>
+    public ReplySegment FaultReply(in RequestHeader header, RequestFault fault)
+    {
+        uint error = ErrorMapping.ToWire(fault.Error, header);
+        if (!_export.StructuredReplies)
+        {
+            ReplySegment simple = _replies.ReserveShared(SimpleReply.Size, out Memory<byte> memory);
+            SimpleReply.Write(memory.Span, error, header.Cookie);
+            return simple;
+        }
+        byte[] message = WireString.EncodeMessage(fault.Message, MessageBytes);
+        ReplySegment chunk = _replies.ReserveShared(ReplyChunk.ErrorSize + message.Length, out Memory<byte> bytes);
+        ReplyChunk.WriteError(bytes.Span, header.Cookie, error, message);
+        return chunk;
+    }
+
+    /// <summary>Logs the failure of a request, and says what the client is told of it.</summary>
+    public RequestFault Report(in RequestHeader header, Exception exception)
+    {
+        RequestFault fault = ErrorMapping.ForException(exception, _connection.Aborted);
+        if (ErrorMapping.IsExpected(exception, _connection.Aborted))
+        {
+            Log.RequestFailed(
+                _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, fault.Error, fault.Message);
+        }
+        else
+        {
+            Log.RequestFaulted(
+                _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, exception);
+        }
+        return fault;
+    }
+
+    /// <summary>A request has ended elsewhere: its reply goes out, in its turn if there is an order.</summary>
+    public void Finish(PendingRequest pending, ReplySegment reply)
+    {
+        int held = pending.HeldBytes;
+        if (_order is not null)
+        {
+            _order.Finish(pending, reply);
+        }
+        else
+        {
+            _replies.Post(reply);
+        }
+        if (held > 0)
+        {
+            _budget.Give(held);
+        }
+        _budget.EndRequest();
+        _connection.LeaveIfIdle();
+        if (_order is null)
+        {
+            Recycle(pending);
+        }
+    }
+
+    private void Recycle(PendingRequest pending) => _connection.Server.PendingRequests.Return(pending);
+
+    private void ReplyFault(in RequestHeader header, RequestFault fault)
+    {
+        ReplySegment reply = FaultReply(header, fault);
+        if (_order is null)
+        {
+            _replies.Queue(reply);
+            return;
+        }
+        PendingRequest pending = _connection.Server.PendingRequests.Get();
+        _order.Add(pending);
+        _order.Finish(pending, reply);
+    }
+
+    /// <summary>The reply to a request of no bytes, which no layer sees.</summary>
+    private void ReplyEmpty(in RequestHeader header)
+    {
+        bool chunk = header.Type == CommandType.Read && _export.StructuredReplies;
+        ReplySegment reply = _replies.ReserveShared(chunk ? ReplyChunk.Size : SimpleReply.Size, out Memory<byte> memory);
+        if (chunk)
+        {
+            ReplyChunk.Write(memory.Span, ChunkType.None, header.Cookie, 0);
+        }
+        else
+        {
+            SimpleReply.Write(memory.Span, 0, header.Cookie);
+        }
+        if (_order is null)
+        {
+            _replies.Queue(reply);
+            return;
+        }
+        PendingRequest pending = _connection.Server.PendingRequests.Get();
+        _order.Add(pending);
+        _order.Finish(pending, reply);
+    }
+}

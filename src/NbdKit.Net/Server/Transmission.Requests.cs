@@ -1,0 +1,161 @@
+using System.Buffers;
+using System.Runtime.InteropServices;
+using NbdKit.Buffers;
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+// Starting requests and staging their replies, on the receiving loop.
+internal sealed partial class Transmission
+{
+    /// <summary>Payloads from this size have memory of their own; smaller ones lie in slabs beside each other.</summary>
+    private const int LargePayload = 64 << 10;
+
+    // "Request types": FUA and the like as the layers know them.
+    private static RequestFlags FlagsOf(in RequestHeader header) => header.Type switch
+    {
+        CommandType.WriteZeroes =>
+            ((header.Flags & CommandFlags.Fua) != 0 ? RequestFlags.Fua : 0)
+            | ((header.Flags & CommandFlags.NoHole) == 0 ? RequestFlags.MayTrim : 0)
+            | ((header.Flags & CommandFlags.FastZero) != 0 ? RequestFlags.FastZero : 0),
+        CommandType.Write or CommandType.Trim => (header.Flags & CommandFlags.Fua) != 0 ? RequestFlags.Fua : 0,
+        CommandType.BlockStatus => (header.Flags & CommandFlags.RequestOne) != 0 ? RequestFlags.RequestOne : 0,
+        _ => RequestFlags.None,
+    };
+
+    private int ReadReplyHeader => _export.StructuredReplies ? ReplyChunk.DataSize : SimpleReply.Size;
+
+    /// <summary>Calls the chain. Read: <paramref name="memory"/> is filled; write: it is the data.</summary>
+    public ValueTask Call(in RequestHeader header, ReadOnlyMemory<byte> memory)
+    {
+        NextContext context = _export.Context;
+        CancellationToken aborted = _connection.Aborted;
+        long offset = (long)header.Offset;
+        RequestFlags flags = FlagsOf(header);
+        return header.Type switch
+        {
+            CommandType.Read => context.ReadAsync(MemoryMarshal.AsMemory(memory), offset, aborted),
+            CommandType.Write => context.WriteAsync(memory, offset, flags, aborted),
+            CommandType.Flush => context.FlushAsync(aborted),
+            CommandType.Trim => context.TrimAsync(offset, header.Length, flags, aborted),
+            CommandType.Cache => context.CacheAsync(offset, header.Length, aborted),
+            _ => context.ZeroAsync(offset, header.Length, flags, aborted),
+        };
+    }
+
+    /// <summary>
+    /// Starts a valid request. <paramref name="data"/> lies in <paramref name="slab"/> or in <paramref name="rented"/>, which
+    /// becomes the request's.
+    /// </summary>
+    private void Start(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
+    {
+        if (_startsElsewhere || header.Type == CommandType.BlockStatus)
+        {
+            StartElsewhere(header, data, slab, rented);
+            return;
+        }
+        int headerSize = header.Type == CommandType.Read ? ReadReplyHeader : SimpleReply.Size;
+        int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
+        byte[]? large = size > LargePayload ? ArrayPool<byte>.Shared.Rent(size) : null;
+        Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
+        ValueTask call;
+        try
+        {
+            call = Call(header, header.Type == CommandType.Read ? reply[headerSize..] : data); // 5
+            if (call.IsCompletedSuccessfully)
+            {
+                call.GetAwaiter().GetResult();
+                WriteSuccess(reply.Span, header); // 6
+                if (large is null)
+                {
+                    _replies.Commit(size);
+                }
+                else
+                {
+                    _replies.Queue(ReplySegment.Rented(large, size));
+                }
+                Return(rented);
+                return;
+            }
+        }
+        catch (Exception e)
+        {
+            Return(large);
+            Return(rented);
+            ReplyFault(header, Report(header, e));
+            return;
+        }
+        PendingRequest pending = Begin(header, data, slab, rented);
+        pending.Reply = large is null ? _replies.Detach(size) : ReplySegment.Rented(large, size);
+        pending.Await(call);
+    }
+
+    /// <summary>Starts a request on the thread pool, or with its place in the order of replies.</summary>
+    private void StartElsewhere(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
+    {
+        PendingRequest pending = Begin(header, data, slab, rented);
+        if (header.Type != CommandType.BlockStatus)
+        {
+            int size = header.Type == CommandType.Read ? ReadReplyHeader + (int)header.Length : SimpleReply.Size;
+            pending.Reply = size > LargePayload
+                ? ReplySegment.Rented(ArrayPool<byte>.Shared.Rent(size), size)
+                : _replies.ReserveShared(size, out _);
+        }
+        _order?.Add(pending);
+        if (_export.Info.IsBlocking)
+        {
+            ThreadPool.UnsafeQueueUserWorkItem(pending, preferLocal: false);
+        }
+        else
+        {
+            pending.Execute();
+        }
+    }
+
+    private PendingRequest Begin(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
+    {
+        _budget.BeginRequest();
+        PendingRequest pending = _connection.Server.PendingRequests.Get();
+        pending.Begin(this, header, data, slab, rented, (int)PayloadOf(header));
+        _budget.Take(pending.HeldBytes);
+        return pending;
+    }
+
+    private async ValueTask ReceivePayloadAsync()
+    {
+        RequestHeader header = _current;
+        int length = (int)header.Length;
+        if (length < LargePayload)
+        {
+            if (!await _input.FillAsync(length, _connection.Receiving).ConfigureAwait(false))
+            {
+                throw new ConnectionEndedException(
+                    NbdDisconnectReason.ConnectionLost, "the client closed the connection inside a write");
+            }
+            ReadOnlyMemory<byte> data = _input.Buffered[..length];
+            _input.Advance(length);
+            Start(header, data, _input.Slab, null);
+            return;
+        }
+        _input.ExpectLargePayload = true;
+        byte[] rented = ArrayPool<byte>.Shared.Rent(length);
+        try
+        {
+            await _input.ReadExactlyAsync(rented.AsMemory(0, length), _connection.Receiving).ConfigureAwait(false);
+        }
+        catch
+        {
+            Return(rented);
+            throw;
+        }
+        Start(header, rented.AsMemory(0, length), null, rented);
+    }
+
+    private static void Return(byte[]? rented)
+    {
+        if (rented is not null)
+        {
+            ArrayPool<byte>.Shared.Return(rented);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+using Microsoft.Extensions.Logging;
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+/// <summary>The transmission phase: one loop that receives requests, starts them, and stages the replies that are ready.</summary>
+/// <remarks>
+/// <para>A request takes these steps; the numbers are at the code:</para>
+/// <list type="number">
+/// <item>Header: <see cref="RequestHeader"/>, in place in the receive buffer.</item>
+/// <item>Room: <see cref="FlowBudget"/>; without it the loop reads no further.</item>
+/// <item>Refusal: <see cref="RequestValidation"/>.</item>
+/// <item>Payload of a write: in place if it is there, else received into memory of its own.</item>
+/// <item>Call: the top <see cref="NextContext"/>, right here if nothing blocks.</item>
+/// <item>Reply: staged if the call has completed, else by <see cref="PendingRequest"/> when it does.</item>
+/// <item>Sending: <see cref="ReplyWriter"/>, when the input is drained or enough is staged.</item>
+/// </list>
+/// </remarks>
+internal sealed partial class Transmission
+{
+    private readonly Connection _connection;
+    private readonly ExportSession _export;
+    private readonly InputReader _input;
+    private readonly ReplyWriter _replies;
+    private readonly FlowBudget _budget;
+    private readonly ILogger _logger;
+    private readonly int _maxPayload;
+    private readonly ReplyOrder? _order;
+    private readonly bool _startsElsewhere;
+    private RequestHeader _current;
+    private RequestFault _fault;
+
+    public Transmission(Connection connection, ExportSession export)
+    {
+        _connection = connection;
+        _export = export;
+        _input = connection.Input;
+        _replies = connection.Replies;
+        _budget = connection.Budget;
+        _logger = connection.Server.Logger;
+        _maxPayload = connection.Server.Options.MaxPayload;
+        _order = connection.Server.Backend.ThreadModel == ThreadModel.SerializeRetirement ? new ReplyOrder(_replies) : null;
+        _startsElsewhere = export.Info.IsBlocking || _order is not null;
+    }
+
+    private enum Step
+    {
+        NeedHeader,
+        NeedRoom,
+        NeedPayload,
+        SkipPayload,
+        Done,
+    }
+
+    /// <summary>Serves requests until the client leaves; returns when all of them have ended and their replies are sent.</summary>
+    public async Task RunAsync()
+    {
+        Task sending = SendAsync();
+        try
+        {
+            await ReceiveAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await _budget.WaitForRequestsAsync().ConfigureAwait(false);
+            _replies.Close();
+            await sending.ConfigureAwait(false);
+        }
+    }
+
+    private async Task ReceiveAsync()
+    {
+        while (true)
+        {
+            switch (Process())
+            {
+                case Step.NeedHeader:
+                    _replies.Flush(); // 7
+                    if (_input.Count == 0)
+                    {
+                        _replies.Rest();
+                    }
+                    if (!await _input.FillAsync(RequestHeader.Size, _connection.Receiving).ConfigureAwait(false))
+                    {
+                        await ClientGoneAsync().ConfigureAwait(false);
+                        return;
+                    }
+                    break;
+                case Step.NeedRoom:
+                    _replies.Flush();
+                    await _budget.WaitAsync(PayloadOf(_current)).ConfigureAwait(false);
+                    if (_connection.Receiving.IsCancellationRequested)
+                    {
+                        return;
+                    }
+                    break;
+                case Step.NeedPayload:
+                    _replies.Flush();
+                    await ReceivePayloadAsync().ConfigureAwait(false); // 4
+                    break;
+                case Step.SkipPayload:
+                    await _input.SkipAsync(_current.Length, _connection.Receiving).ConfigureAwait(false);
+                    ReplyFault(_current, _fault);
+                    break;
+                default:
+                    _connection.End(NbdDisconnectReason.ClientDone, "the client said goodbye");
+                    return;
+            }
+        }
+    }
+
+    /// <summary>Serves what is in the receive buffer; says what stands in the way of the next request.</summary>
+    private Step Process()
+    {
+        while (true)
+        {
+            ReadOnlyMemory<byte> buffered = _input.Buffered;
+            if (buffered.Length < RequestHeader.Size)
+            {
+                return Step.NeedHeader;
+            }
+            if (!RequestHeader.TryRead(buffered.Span, out _current)) // 1
+            {
+                throw new ConnectionEndedException(
+                    NbdDisconnectReason.ProtocolViolation, "the client sent something that is no request");
+            }
+            if (!_budget.HasRoom(PayloadOf(_current))) // 2
+            {
+                return Step.NeedRoom;
+            }
+            if (_current.Type == CommandType.Disconnect)
+            {
+                return Step.Done;
+            }
+            _fault = _connection.RefusesRequests // 3
+                ? new RequestFault(NbdError.Shutdown, "the server is stopping")
+                : RequestValidation.Check(_current, _export, _maxPayload);
+            if (_current.Type == CommandType.Write)
+            {
+                if (TakePayload(buffered) is { } step)
+                {
+                    return step;
+                }
+                continue;
+            }
+            _input.Advance(RequestHeader.Size);
+            if (_fault.IsFault)
+            {
+                ReplyFault(_current, _fault);
+            }
+            else if (_current.Length == 0 && _current.Type != CommandType.Flush)
+            {
+                ReplyEmpty(_current);
+            }
+            else
+            {
+                Start(_current, default, null, null);
+            }
+        }
+    }
+
+    /// <summary>Serves a write if its payload is here; else says what to do about it.</summary>
+    private Step? TakePayload(ReadOnlyMemory<byte> buffered)
+    {
+        if (_current.Length > (uint)_maxPayload)
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.LimitExceeded, $"the client sent a write of {_current.Length} bytes");
+        }
+        int length = (int)_current.Length;
+        bool isHere = buffered.Length - RequestHeader.Size >= length;
+        _input.Advance(RequestHeader.Size);
+        if (!isHere)
+        {
+            return _fault.IsFault ? Step.SkipPayload : Step.NeedPayload;
+        }
+        _input.Advance(length);
+        _input.ExpectLargePayload = length >= LargePayload;
+        if (_fault.IsFault)
+        {
+            ReplyFault(_current, _fault);
+        }
+        else if (length == 0)
+        {
+            ReplyEmpty(_current);
+        }
+        else
+        {
+            Start(_current, buffered.Slice(RequestHeader.Size, length), _input.Slab, null);
+        }
+        return null;
+    }
+
+    private async ValueTask ClientGoneAsync()
+    {
+        // What is in flight was asked for and is finished, unless nobody is left to hear of it.
+        _connection.End(NbdDisconnectReason.ClientGone, "the client closed the connection without a goodbye");
+        if (_connection.Transport.IsPeerGone())
+        {
+            _connection.Abort(NbdDisconnectReason.ClientGone, "the client is gone");
+            return;
+        }
+        // A TCP socket cannot tell a client that is gone from one that only said that it will send no more.
+        using ITimer grace = _connection.Server.TimeProvider.CreateTimer(
+            _ => _connection.Abort(NbdDisconnectReason.ClientGone, "the client is gone"),
+            null, _connection.Server.Options.StopTimeout, Timeout.InfiniteTimeSpan);
+        await _budget.WaitForRequestsAsync().ConfigureAwait(false);
+    }
+
+    private async Task SendAsync()
+    {
+        try
+        {
+            await _replies.RunAsync(_connection.Aborted).ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            // The receiving loop must not wait for a client that takes nothing any more.
+            Log.TransportFailed(_logger, _connection.Public.Id, e);
+            _connection.Abort(NbdDisconnectReason.ConnectionLost, "the connection was lost while sending");
+        }
+    }
+
+    private long PayloadOf(in RequestHeader header)
+        => header.Type is CommandType.Read or CommandType.Write ? Math.Min(header.Length, (uint)_maxPayload) : 0;
+}

@@ -1,0 +1,103 @@
+using System.Buffers;
+using System.IO.Pipelines;
+
+namespace NbdKit.Transports;
+
+/// <summary>A pair of pipes, as Kestrel and tests have them.</summary>
+internal sealed class PipeTransport(IDuplexPipe pipe) : Transport
+{
+    private readonly Lock _lock = new();
+    private bool _receiving;
+    private bool _sending;
+    private bool _aborted;
+    private volatile bool _peerGone;
+
+    public override async ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        Begin(ref _receiving);
+        try
+        {
+            ReadResult result = await pipe.Input.ReadAsync(cancellationToken).ConfigureAwait(false);
+            if (result.IsCanceled)
+            {
+                throw new OperationCanceledException("The pipe was cancelled.");
+            }
+            ReadOnlySequence<byte> some = result.Buffer.Slice(0, Math.Min(buffer.Length, result.Buffer.Length));
+            some.CopyTo(buffer.Span);
+            pipe.Input.AdvanceTo(some.End);
+            return (int)some.Length;
+        }
+        finally
+        {
+            End(ref _receiving);
+        }
+    }
+
+    public override async ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    {
+        Begin(ref _sending);
+        try
+        {
+            FlushResult result = await pipe.Output.WriteAsync(bytes, cancellationToken).ConfigureAwait(false);
+            if (result.IsCompleted || result.IsCanceled)
+            {
+                _peerGone = true;
+                throw new IOException("The client reads no more.");
+            }
+        }
+        finally
+        {
+            End(ref _sending);
+        }
+    }
+
+    public override bool IsPeerGone() => _peerGone;
+
+    public override async ValueTask CloseAsync()
+    {
+        await pipe.Output.CompleteAsync().ConfigureAwait(false);
+        await pipe.Input.CompleteAsync().ConfigureAwait(false);
+    }
+
+    public override void Abort()
+    {
+        // A pipe must not be completed while it is read or written: then the operation is cancelled, and completes it.
+        lock (_lock)
+        {
+            _aborted = true;
+            pipe.Input.CancelPendingRead();
+            pipe.Output.CancelPendingFlush();
+            CompleteIfAborted();
+        }
+    }
+
+    private void Begin(ref bool busy)
+    {
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_aborted, this);
+            busy = true;
+        }
+    }
+
+    private void End(ref bool busy)
+    {
+        lock (_lock)
+        {
+            busy = false;
+            CompleteIfAborted();
+        }
+    }
+
+    private void CompleteIfAborted()
+    {
+        if (_aborted && !_receiving)
+        {
+            pipe.Input.Complete();
+        }
+        if (_aborted && !_sending)
+        {
+            pipe.Output.Complete();
+        }
+    }
+}

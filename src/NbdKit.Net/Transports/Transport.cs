@@ -1,0 +1,29 @@
+namespace NbdKit.Transports;
+
+/// <summary>Bytes to and from one client. One receive and one send may be under way at a time.</summary>
+internal abstract class Transport
+{
+    /// <summary>Who is at the other end.</summary>
+    public virtual NbdPeer Peer => NbdPeer.Unknown;
+
+    /// <summary>Completes when there is something to receive, without holding a buffer meanwhile.</summary>
+    public virtual ValueTask WaitForDataAsync(CancellationToken cancellationToken) => default;
+
+    /// <summary>Receives at least one byte; 0 when the client has sent its last.</summary>
+    public abstract ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken);
+
+    /// <summary>Sends everything.</summary>
+    public abstract ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken);
+
+    /// <summary>
+    /// Whether a client that has sent its last byte is gone altogether, as far as the transport can tell: nobody would
+    /// receive a reply.
+    /// </summary>
+    public virtual bool IsPeerGone() => false;
+
+    /// <summary>Ends in order: what was sent reaches the client.</summary>
+    public abstract ValueTask CloseAsync();
+
+    /// <summary>Ends at once; a receive or send under way fails. May be called at any time, from any thread.</summary>
+    public abstract void Abort();
+}
