@@ -56,6 +56,7 @@ public sealed class CommandProbingTests
     [TestCase("nbdkit-net: There is no filter named 'nosuch'", "--filter=nosuch", "memory", "1M")]
     [TestCase("nbdkit-net: memory: .*size.*1Z", "memory", "1Z")]
     [TestCase("nbdkit-net: there is no option --sise", "--sise=1", "memory")]
+    [TestCase("nbdkit-net: file: .*/no/such/file", "file", "/no/such/file")]
     [TestCase("mine: cannot open the log: .*/no/such", "--name=mine", "--log=/no/such/directory/log", "memory", "1M")]
     public async Task A_mistake_is_explained_in_one_line(string expected, params string[] arguments)
     {
