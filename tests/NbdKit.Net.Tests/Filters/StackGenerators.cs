@@ -104,11 +104,12 @@ internal static class StackGenerators
         {
             BlockSize = new BlockSize(1, Math.Max(4096, Math.Max(block, info.BlockSize.Preferred))),
         });
+        long piece = Math.Max(block, 512);
         return new BlockSizeFilter
         {
             MinBlock = minBlock,
-            MaxData = random.Next(2) == 0 ? null : block * random.Next(1, 20),
-            MaxLength = random.Next(2) == 0 ? null : block * random.Next(1, 40),
+            MaxData = random.Next(2) == 0 ? null : piece * random.Next(1, 20),
+            MaxLength = random.Next(2) == 0 ? null : piece * random.Next(1, 40),
         };
     }
 
