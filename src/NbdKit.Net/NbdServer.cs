@@ -103,7 +103,7 @@ public sealed class NbdServer : IAsyncDisposable
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
     public Task<NbdDisconnect> ServeAsync(Socket socket, CancellationToken cancellationToken = default)
-        => ServeAsync(new SocketTransport(socket), cancellationToken);
+        => ServeAsync(_core.TransportFor(socket), cancellationToken);
 
     /// <summary>Serves one client over a bidirectional stream, which the server disposes of. Starts the server if need be.</summary>
     /// <param name="stream">The stream.</param>
@@ -165,6 +165,7 @@ public sealed class NbdServer : IAsyncDisposable
             {
                 await _watch.DisposeAsync().ConfigureAwait(false);
             }
+            _core.Dispose();
             if (_started)
             {
                 await _backend.ReleaseAsync(host: false).ConfigureAwait(false);

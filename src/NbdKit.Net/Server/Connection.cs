@@ -27,7 +27,7 @@ internal sealed class Connection
         SendStall = new StallClock(server.TimeProvider);
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
-        Input = new InputReader(transport, server.Slabs, ReceiveStall, server.TimeProvider);
+        Input = new InputReader(transport, server.Slabs, ReceiveStall);
         Replies = new ReplyWriter(transport, server.Slabs, Budget, SendStall);
     }
 
@@ -119,7 +119,7 @@ internal sealed class Connection
         if (_stopping && !_inHandshake && Budget.Requests == 0)
         {
             End(NbdDisconnectReason.ServerStopped, "the server stopped");
-            _receiving.Cancel();
+            StopReceiving();
         }
     }
 
@@ -168,10 +168,12 @@ internal sealed class Connection
             _inHandshake = false;
             LeaveIfIdle();
             _server.Call(_server.Options.ExportOpened, Public, export.Info);
+            _transport.BeginTransmission();
             await new Transmission(this, export).RunAsync().ConfigureAwait(false);
         }
         finally
         {
+            await _transport.EndTransmissionAsync().ConfigureAwait(false);
             await CloseContextAsync(export.Context).ConfigureAwait(false);
         }
     }
@@ -188,6 +190,12 @@ internal sealed class Connection
             context.Backend.LogLayerFailure("finalize", e);
         }
         await context.CloseAsync().ConfigureAwait(false);
+    }
+
+    private void StopReceiving()
+    {
+        _receiving.Cancel();
+        _transport.StopReceiving();
     }
 
     private void Disconnect(bool force)

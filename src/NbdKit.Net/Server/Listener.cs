@@ -1,6 +1,5 @@
 using System.Net;
 using System.Net.Sockets;
-using NbdKit.Transports;
 
 namespace NbdKit.Server;
 
@@ -111,7 +110,7 @@ internal sealed class Listener : IAsyncDisposable
     {
         try
         {
-            await _server.ServeAsync(new SocketTransport(client), CancellationToken.None).ConfigureAwait(false);
+            await _server.ServeAsync(_server.TransportFor(client), CancellationToken.None).ConfigureAwait(false);
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
@@ -7,8 +8,11 @@ using NbdKit.Transports;
 namespace NbdKit.Server;
 
 /// <summary>What the connections of one server share: its limits, its memory, its clock, and the list of who is there.</summary>
-internal sealed class ServerCore
+internal sealed class ServerCore : IDisposable
 {
+    // More threads than this would not make a machine faster that has to run them.
+    private const int MaxThreads = 64;
+
     private readonly ConcurrentDictionary<long, (Connection Connection, Task Task)> _connections = new();
     private readonly Action _requestStop;
     private long _lastId;
@@ -37,9 +41,18 @@ internal sealed class ServerCore
 
     public SlabPool Slabs { get; } = new();
 
+    private readonly PumpThreads _threads = new(MaxThreads);
+
+    private readonly ReadinessPoller _poller = new();
+
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
     public IReadOnlyCollection<NbdConnection> Connections => [.. _connections.Values.Select(c => c.Connection.Public)];
+
+    /// <summary>The transport of a client that has a socket.</summary>
+    public Transport TransportFor(Socket socket) => new PumpedTransport(new SocketTransport(socket, _poller), _threads);
+
+    public void Dispose() => _poller.Dispose();
 
     /// <summary>Asks the server to stop, without waiting for it.</summary>
     public void RequestStop() => _requestStop();

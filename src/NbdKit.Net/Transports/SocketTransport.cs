@@ -1,16 +1,28 @@
 using System.Net.Sockets;
+using NbdKit.Native;
 
 namespace NbdKit.Transports;
 
-/// <summary>A connected stream socket.</summary>
+/// <summary>
+/// A connected stream socket. Where there is a <see cref="ReadinessPoller"/> every call to it is a plain system call, made when
+/// it will not block for long; else waiting is left to the runtime.
+/// </summary>
 internal sealed class SocketTransport : Transport
 {
+    // How long a receive blocks before the client is taken for idle.
+    private const int ReceiveMilliseconds = 200;
+
+    // How long a send blocks. A client that takes nothing for so long may be busy sending: the receiving must go on then, or
+    // both sides would wait for each other.
+    private const int SendMicroseconds = 2000;
+
     // How long a client gets to take the last bytes and close, before the socket is closed under them.
     private static readonly TimeSpan Linger = TimeSpan.FromSeconds(1);
 
     private readonly Socket _socket;
+    private readonly SocketWatch? _watch;
 
-    public SocketTransport(Socket socket)
+    public SocketTransport(Socket socket, ReadinessPoller poller)
     {
         _socket = socket;
         if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
@@ -18,30 +30,64 @@ internal sealed class SocketTransport : Transport
             socket.NoDelay = true;
         }
         Peer = Describe(socket);
+        _watch = poller.Watch(socket);
+        if (_watch is not null)
+        {
+            socket.ReceiveTimeout = ReceiveMilliseconds;
+            LinuxSocket.MakeBlocking(socket.SafeHandle);
+        }
     }
 
     public override NbdPeer Peer { get; }
 
-    public override async ValueTask WaitForDataAsync(CancellationToken cancellationToken)
-    {
-        if (_socket.Available == 0)
-        {
-            await _socket.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellationToken).ConfigureAwait(false);
-        }
-    }
+    public override ValueTask WaitForDataAsync(CancellationToken cancellationToken)
+        => _watch?.WaitReadableAsync() ?? WaitForDataByReceivingAsync(cancellationToken);
 
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
-        => _socket.ReceiveAsync(buffer, SocketFlags.None, cancellationToken);
+        => _watch is null
+            ? _socket.ReceiveAsync(buffer, SocketFlags.None, cancellationToken)
+            : ReceiveWhenReadableAsync(_watch, buffer, cancellationToken);
+
+    /// <summary>Whether <see cref="Receive"/> may be used.</summary>
+    public bool CanBlock => _watch is not null;
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
     {
-        ValueTask<int> sending = _socket.SendAsync(bytes, SocketFlags.None, cancellationToken);
-        if (sending.IsCompletedSuccessfully)
+        if (_watch is null)
         {
-            int sent = sending.Result;
-            return sent == bytes.Length ? default : SendRestAsync(new ValueTask<int>(sent), bytes, cancellationToken);
+            return SendByRuntimeAsync(bytes, cancellationToken);
         }
-        return SendRestAsync(sending, bytes, cancellationToken);
+        while (true)
+        {
+            int sent = LinuxSocket.Send(_socket.SafeHandle, bytes.Span);
+            if (sent == bytes.Length)
+            {
+                return default;
+            }
+            if (sent > 0)
+            {
+                bytes = bytes[sent..];
+            }
+            else if (!_socket.Poll(SendMicroseconds, SelectMode.SelectWrite))
+            {
+                return SendWhenWritableAsync(_watch, bytes, cancellationToken);
+            }
+        }
+    }
+
+    /// <summary>Receives on the caller's thread, which may block for a while; -1 if nothing came.</summary>
+    public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: true);
+
+    public override void StopReceiving()
+    {
+        try
+        {
+            _socket.Shutdown(SocketShutdown.Receive);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It has ended already.
+        }
     }
 
     public override bool IsPeerGone()
@@ -53,11 +99,7 @@ internal sealed class SocketTransport : Transport
             _socket.Send(ReadOnlySpan<byte>.Empty);
             return false;
         }
-        catch (SocketException)
-        {
-            return true;
-        }
-        catch (ObjectDisposedException)
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
             return true;
         }
@@ -70,11 +112,12 @@ internal sealed class SocketTransport : Transport
         try
         {
             _socket.Shutdown(SocketShutdown.Send);
+            using var limit = new Timer(_ => _watch?.Close(), null, Linger, Timeout.InfiniteTimeSpan);
             using var timeout = new CancellationTokenSource(Linger);
             byte[] sink = new byte[1024];
-            for (int i = 0; i < 1024; i++)
+            for (int i = 0; i < 1024 && !timeout.IsCancellationRequested; i++)
             {
-                if (await _socket.ReceiveAsync(sink, SocketFlags.None, timeout.Token).ConfigureAwait(false) == 0)
+                if (await ReceiveAsync(sink, timeout.Token).ConfigureAwait(false) == 0)
                 {
                     break;
                 }
@@ -84,19 +127,57 @@ internal sealed class SocketTransport : Transport
         {
             // The client is gone, or does not go: either way it had its moment.
         }
+        _watch?.Close();
         _socket.Dispose();
     }
 
-    public override void Abort() => _socket.Dispose();
-
-    private async ValueTask SendRestAsync(
-        ValueTask<int> sending, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    public override void Abort()
     {
-        int sent = await sending.ConfigureAwait(false);
-        while (sent < bytes.Length)
+        try
         {
+            // Wakes a thread that waits in a system call.
+            _socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It has ended already.
+        }
+        _watch?.Close();
+        _socket.Dispose();
+    }
+
+    private async ValueTask WaitForDataByReceivingAsync(CancellationToken cancellationToken)
+        => await _socket.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellationToken).ConfigureAwait(false);
+
+    private async ValueTask<int> ReceiveWhenReadableAsync(
+        SocketWatch watch, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            int received = LinuxSocket.Receive(_socket.SafeHandle, buffer.Span, wait: false);
+            if (received >= 0)
+            {
+                return received;
+            }
+            await watch.WaitReadableAsync().ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+    }
+
+    private async ValueTask SendWhenWritableAsync(
+        SocketWatch watch, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    {
+        await watch.WaitWritableAsync().ConfigureAwait(false);
+        cancellationToken.ThrowIfCancellationRequested();
+        await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask SendByRuntimeAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    {
+        while (bytes.Length > 0)
+        {
+            int sent = await _socket.SendAsync(bytes, SocketFlags.None, cancellationToken).ConfigureAwait(false);
             bytes = bytes[sent..];
-            sent = await _socket.SendAsync(bytes, SocketFlags.None, cancellationToken).ConfigureAwait(false);
         }
     }
 

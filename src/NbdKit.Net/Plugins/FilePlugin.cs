@@ -1,0 +1,167 @@
+using NbdKit.Buffers;
+
+namespace NbdKit.Plugins;
+
+/// <summary>
+/// Serves a file, a block device, or the files of a directory (nbdkit-file-plugin(1)). Set either <see cref="Path"/> or
+/// <see cref="Directory"/>.
+/// </summary>
+/// <remarks>
+/// <para>
+/// The size of an export is that of the file when it is opened. Each open has a file handle of its own, without any lock on
+/// the file. A file that may only be read is served read-only.
+/// </para>
+/// <para>
+/// On Linux, in a 64-bit process, trims punch holes, zeroes are made without writing them where the file system or the device
+/// can, extents tell holes from data, and reads that the page cache can answer complete synchronously. Elsewhere trims are not
+/// offered, zeroes are written, all is reported as data, block devices are not served, and every read goes through the
+/// framework's asynchronous file access.
+/// </para>
+/// <para>
+/// Once a flush has failed, every later flush of the same context fails: the operating system reports data that it could not
+/// write only once, and then drops it.
+/// </para>
+/// </remarks>
+public sealed partial class FilePlugin : INbdPlugin
+{
+    /// <summary>The plugin in the catalogue, as <c>file</c>.</summary>
+    public static NbdPluginEntry Entry { get; } = new(
+        "file",
+        "serves a file, a block device, or the files of a directory",
+        [
+            new NbdParameter("file", "the file or block device to serve; this or dir= is required"),
+            new NbdParameter("dir", "the directory to serve: each regular file and block device in it is an export"),
+            new NbdParameter("directory", "the same as dir="),
+            new NbdParameter("cache", "default, or none to keep what is read and written out of the page cache (default: default)"),
+            new NbdParameter("fadvise", "how the file will be accessed: normal, random or sequential (default: normal)"),
+            new NbdParameter("follow-links", "whether links in the directory are followed, wherever they lead (default: false)"),
+        ],
+        Create)
+    {
+        MagicParameter = "file",
+    };
+
+    /// <summary>
+    /// The file or block device to serve, under whatever name a client asks for. Links are followed.
+    /// </summary>
+    /// <value>A full path: a relative one is resolved when it is set. Null by default.</value>
+    /// <exception cref="ArgumentException">The value is empty or not a path.</exception>
+    public string? Path { get; init => field = FullPath(value); }
+
+    /// <summary>
+    /// The directory to serve: each regular file and block device in it is an export of that name. There is no default
+    /// export.
+    /// </summary>
+    /// <value>A full path: a relative one is resolved when it is set. Null by default.</value>
+    /// <exception cref="ArgumentException">The value is empty or not a path.</exception>
+    public string? Directory { get; init => field = FullPath(value); }
+
+    /// <summary>
+    /// Whether symbolic links in <see cref="Directory"/> are exports too. They are followed wherever they lead, out of the
+    /// directory too, so only set it if clients cannot influence what the directory holds.
+    /// </summary>
+    /// <value>False by default: links are neither listed nor opened.</value>
+    public bool FollowLinks { get; init; }
+
+    /// <summary>What happens to the page cache.</summary>
+    /// <value><see cref="FileCacheMode.Default"/> by default.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is not one of the enumeration.</exception>
+    public FileCacheMode Cache
+    {
+        get;
+        init => field = value is FileCacheMode.Default or FileCacheMode.None
+            ? value
+            : throw new ArgumentOutOfRangeException(nameof(Cache), value, "There is no such cache mode.");
+    }
+
+    /// <summary>How clients will access the file; a hint to the operating system.</summary>
+    /// <value><see cref="FileAdvice.Normal"/> by default.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is not one of the enumeration.</exception>
+    public FileAdvice Advice
+    {
+        get;
+        init => field = value is FileAdvice.Normal or FileAdvice.Random or FileAdvice.Sequential
+            ? value
+            : throw new ArgumentOutOfRangeException(nameof(Advice), value, "There is no such advice.");
+    }
+
+    /// <inheritdoc/>
+    public string Name => "file";
+
+    /// <inheritdoc/>
+    public ThreadModel ThreadModel => ThreadModel.Parallel;
+
+    /// <summary>Checks that what is to be served is there.</summary>
+    /// <inheritdoc/>
+    /// <exception cref="InvalidOperationException">
+    /// Neither or both of <see cref="Path"/> and <see cref="Directory"/> are set.
+    /// </exception>
+    /// <exception cref="NbdException">There is no such file or directory.</exception>
+    public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+    {
+        if (Path is null == Directory is null)
+        {
+            throw new InvalidOperationException("The file plugin serves either a path or a directory: set exactly one of them.");
+        }
+        if (Path is not null && !SparseFile.IsServable(Path, followLinks: true))
+        {
+            throw new NbdException(NbdError.InvalidArgument, $"file: {Path} is neither a file nor a block device");
+        }
+        if (Directory is not null && !System.IO.Directory.Exists(Directory))
+        {
+            throw new NbdException(NbdError.InvalidArgument, $"file: {Directory} is not a directory");
+        }
+        return default;
+    }
+
+    /// <inheritdoc/>
+    /// <exception cref="NbdException">
+    /// There is no such export, or it cannot be opened. The message names no path of the host, as clients may see it.
+    /// </exception>
+    public async ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
+    {
+        // Opening may wait for a device or a network file system.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        cancellationToken.ThrowIfCancellationRequested();
+        FileOptions hint = Advice switch
+        {
+            FileAdvice.Random => FileOptions.RandomAccess,
+            FileAdvice.Sequential => FileOptions.SequentialScan,
+            _ => FileOptions.None,
+        };
+        SparseFile file = Path is not null
+            ? SparseFile.Open(Path, context.ReadOnly, followLinks: true, hint)
+            : SparseFile.Open(PathOf(context.ExportName), context.ReadOnly, FollowLinks, hint);
+        return new FileHandle(file, Cache);
+    }
+
+    private static FilePlugin Create(NbdParameters parameters)
+    {
+        string? directory = parameters.Text("dir");
+        if (directory is not null && parameters.Text("directory") is not null)
+        {
+            throw new ArgumentException("file: dir= and directory= are the same parameter; give one of them.");
+        }
+        directory ??= parameters.Text("directory");
+        string? path = parameters.Text("file");
+        if (path is null == directory is null)
+        {
+            throw new ArgumentException("file: exactly one of the parameters file= and dir= is required.");
+        }
+        return new FilePlugin
+        {
+            Path = path,
+            Directory = directory,
+            FollowLinks = parameters.Boolean("follow-links") ?? false,
+            Cache = parameters.OneOf("cache", ("default", FileCacheMode.Default), ("none", FileCacheMode.None))
+                ?? FileCacheMode.Default,
+            Advice = parameters.OneOf(
+                "fadvise",
+                ("normal", FileAdvice.Normal),
+                ("random", FileAdvice.Random),
+                ("sequential", FileAdvice.Sequential)) ?? FileAdvice.Normal,
+        };
+    }
+
+    private static string? FullPath(string? value) => value is null ? null : System.IO.Path.GetFullPath(value);
+}

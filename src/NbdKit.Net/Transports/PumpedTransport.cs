@@ -1,0 +1,80 @@
+namespace NbdKit.Transports;
+
+/// <summary>
+/// A socket whose busy connection runs on a thread of its own, blocking in system calls; while it is idle it waits
+/// asynchronously and has no thread.
+/// </summary>
+/// <remarks>
+/// The loop of the connection is written as if everything were asynchronous. While it runs on its thread every await completes
+/// at once, so it stays there; when something did not, the next receive brings it back.
+/// </remarks>
+internal sealed class PumpedTransport(SocketTransport socket, PumpThreads threads) : Transport
+{
+    private PumpThread? _thread;
+    private bool _enabled;
+
+    public override NbdPeer Peer => socket.Peer;
+
+    public override bool IsBusy => _thread is { IsCurrent: true };
+
+    /// <summary>From now on a thread may be used; the handshake does without.</summary>
+    public override void BeginTransmission() => _enabled = socket.CanBlock;
+
+    public override ValueTask WaitForDataAsync(CancellationToken cancellationToken)
+        => IsBusy ? default : socket.WaitForDataAsync(cancellationToken);
+
+    public override ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+        => IsBusy
+            ? new ValueTask<int>(ReceiveHere(buffer))
+            : ReceiveElsewhereAsync(buffer, cancellationToken);
+
+    public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+        => socket.SendAsync(bytes, cancellationToken);
+
+    public override bool IsPeerGone() => socket.IsPeerGone();
+
+    public override void StopReceiving() => socket.StopReceiving();
+
+    public override ValueTask CloseAsync()
+    {
+        ReturnThread();
+        return socket.CloseAsync();
+    }
+
+    public override void Abort() => socket.Abort();
+
+    public override async ValueTask EndTransmissionAsync()
+    {
+        // What follows is the layers' business and may take its time: not on a thread that is another's by then.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        ReturnThread();
+    }
+
+    private int ReceiveHere(Memory<byte> buffer)
+    {
+        int received = socket.Receive(buffer.Span);
+        if (received < 0)
+        {
+            ReturnThread();
+        }
+        return received;
+    }
+
+    private async ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        if (!_enabled || (_thread is null && !threads.TryRent(out _thread)))
+        {
+            return await socket.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
+        }
+        await _thread.SwitchTo();
+        return ReceiveHere(buffer);
+    }
+
+    private void ReturnThread()
+    {
+        if (Interlocked.Exchange(ref _thread, null) is { } thread)
+        {
+            threads.Return(thread);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+using System.Diagnostics;
+using System.Text.RegularExpressions;
+
+namespace NbdKit.Tests;
+
+/// <summary>The code of the README is real.</summary>
+public sealed class ReadmeTests
+{
+    private string _folder = "";
+
+    [SetUp]
+    public void MakeFolder() => _folder = Directory.CreateTempSubdirectory("readme-").FullName;
+
+    [TearDown]
+    public void RemoveFolder() => Directory.Delete(_folder, recursive: true);
+
+    [Test]
+    public async Task First_program_and_the_examples_compile_and_the_program_serves()
+    {
+        string[] blocks = [.. Regex.Matches(ReadReadme(), "```csharp\n(.*?)```", RegexOptions.Singleline)
+            .Select(match => match.Groups[1].Value)];
+        Assert.That(blocks, Has.Length.EqualTo(3), "the first program, a plugin and a filter");
+        await File.WriteAllTextAsync(Path.Combine(_folder, "Program.cs"), blocks[0]);
+        await File.WriteAllTextAsync(Path.Combine(_folder, "Plugin.cs"), "using NbdKit;\n" + blocks[1]);
+        await File.WriteAllTextAsync(Path.Combine(_folder, "Filter.cs"), "using NbdKit;\n" + blocks[2]);
+        string library = typeof(NbdServer).Assembly.Location;
+        string beside = Path.GetDirectoryName(library)!;
+        await File.WriteAllTextAsync(Path.Combine(_folder, "First.csproj"), $"""
+            <Project Sdk="Microsoft.NET.Sdk">
+              <PropertyGroup>
+                <OutputType>Exe</OutputType>
+                <TargetFramework>net10.0</TargetFramework>
+                <ImplicitUsings>enable</ImplicitUsings>
+                <Nullable>enable</Nullable>
+              </PropertyGroup>
+              <ItemGroup>
+                <Reference Include="{library}" />
+                <Reference Include="{beside}/Microsoft.Extensions.*.dll" />
+              </ItemGroup>
+            </Project>
+            """);
+        (int built, string log) = await RunAsync("build -nologo -o out");
+        Assert.That(built, Is.Zero, log);
+
+        (int ran, string output) = await RunAsync("out/First.dll");
+        Assert.That(ran, Is.Zero, output);
+        Assert.That(output, Does.Match("^nbd\\+unix:///\\?socket=.+\\.sock\nend of input"));
+    }
+
+    private async Task<(int Status, string Output)> RunAsync(string arguments)
+    {
+        var start = new ProcessStartInfo("dotnet", arguments)
+        {
+            WorkingDirectory = _folder,
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        using Process process = Process.Start(start)!;
+        process.StandardInput.Close();
+        Task<string> output = process.StandardOutput.ReadToEndAsync();
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        using var limit = new CancellationTokenSource(TimeSpan.FromMinutes(3));
+        await process.WaitForExitAsync(limit.Token);
+        return (process.ExitCode, (await output) + (await error));
+    }
+
+    private static string ReadReadme()
+    {
+        string? folder = TestContext.CurrentContext.TestDirectory;
+        while (folder is not null && !File.Exists(Path.Combine(folder, "NbdKit.Net.sln")))
+        {
+            folder = Path.GetDirectoryName(folder);
+        }
+        Assert.That(folder, Is.Not.Null, "the tests run inside the repository");
+        return File.ReadAllText(Path.Combine(folder!, "README.md")).ReplaceLineEndings("\n");
+    }
+}
