@@ -7,7 +7,8 @@ internal sealed class TrivialPlugin : INbdPlugin, INbdPluginHandle
 
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken) => new(this);
+    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
+        => new(this);
 
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken)
         => new(new NbdExportInfo { Size = 1L << 30, CanMultiConn = true });

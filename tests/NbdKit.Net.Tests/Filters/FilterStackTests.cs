@@ -4,8 +4,9 @@ using NbdKit.Tests.Testing;
 namespace NbdKit.Tests.Filters;
 
 /// <summary>
-/// Random stacks of filters, and random histories of requests on them, against a plain array of bytes. A failure prints the
-/// seed of its stack: run it alone with NBDKIT_STACK_SEED=that and NBDKIT_STACK_COUNT=1. For a long run set the count.
+/// Random stacks of filters, and random histories of requests on them, against a plain array of bytes. A failure prints
+/// the seed of its stack: run it alone with NBDKIT_STACK_SEED=that and NBDKIT_STACK_COUNT=1. For a long run set the
+/// count.
 /// </summary>
 public class FilterStackTests
 {
