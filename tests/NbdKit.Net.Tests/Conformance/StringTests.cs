@@ -119,7 +119,7 @@ public sealed class StringTests : WireTest
             plugin.OnOpen = null;
             await client.GoAsync();
             export.Before = _ => throw new NbdException(NbdError.IoError, message);
-            WireReply reply = await client.ExpectCallAsync(Errno.Io, Cmd.Read, 0, 512);
+            WireReply reply = await client.ExpectCallAsync(WireError.Io, Cmd.Read, 0, 512);
             Assert.That(reply.Message, Is.Not.Empty);
             export.Before = null;
             await client.ExpectAliveAsync(server.Plugin.Data);
