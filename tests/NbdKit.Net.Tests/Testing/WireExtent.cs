@@ -1,0 +1,4 @@
+namespace NbdKit.Tests.Testing;
+
+/// <summary>One descriptor of a block status reply.</summary>
+internal readonly record struct WireExtent(uint Length, uint Status);
