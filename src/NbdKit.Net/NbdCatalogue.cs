@@ -21,6 +21,7 @@ public sealed class NbdCatalogue
         Add(MemoryPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(PatternPlugin.Entry);
+        Add(SplitPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);

@@ -8,8 +8,8 @@ internal sealed partial class SparseArray
     /// <param name="offset">First byte.</param>
     /// <param name="length">Number of bytes.</param>
     /// <param name="keepPages">
-    /// Whether pages that exist stay, filled with zeroes. If not, those that are covered as a whole are given up. A page that
-    /// is covered in part stays in any case, and none is made.
+    /// Whether pages that exist stay, filled with zeroes. If not, those that are covered as a whole are given up. A
+    /// page that is covered in part stays in any case, and none is made.
     /// </param>
     /// <param name="cancellationToken">Gives up between directories.</param>
     public void Zero(long offset, long length, bool keepPages, CancellationToken cancellationToken)

@@ -3,27 +3,27 @@ using System.Runtime.CompilerServices;
 namespace NbdKit.Buffers;
 
 /// <summary>
-/// Bytes of a disk in memory, of which only the pages that were written take space. Safe for any number of threads at once,
-/// without a lock on any path.
+/// Bytes of a disk in memory, of which only the pages that were written take space. Safe for any number of threads at
+/// once, without a lock on any path.
 /// </summary>
 /// <remarks>
 /// <para>
-/// Pages hang in a tree of directories, each entry of which is empty until something below it is written. The tree is as high
-/// as the size needs: one level up to 128 MiB, two up to 512 GiB, four for 2^63-1 bytes. Only the topmost directory exists
-/// from the start, and it has at most 4,096 entries.
+/// Pages hang in a tree of directories, each entry of which is empty until something below it is written. The tree is
+/// as high as the size needs: one level up to 128 MiB, two up to 512 GiB, four for 2^63-1 bytes. Only the topmost
+/// directory exists from the start, and it has at most 4,096 entries.
 /// </para>
 /// <para>
-/// A page is complete before a compare-and-swap makes it visible, and nothing takes it out of the tree but a zero that covers
-/// the whole of it. So requests for disjoint ranges never disturb each other, even within a page; requests that overlap in
-/// range and in time may leave either's bytes. The garbage collector owns the pages: a page is never used again while
-/// anybody still reads from it.
+/// A page is complete before a compare-and-swap makes it visible, and nothing takes it out of the tree but a zero that
+/// covers the whole of it. So requests for disjoint ranges never disturb each other, even within a page; requests that
+/// overlap in range and in time may leave either's bytes. The garbage collector owns the pages: a page is never used
+/// again while anybody still reads from it.
 /// </para>
 /// <para>Callers pass valid ranges: the layer above has checked them.</para>
 /// </remarks>
 internal sealed partial class SparseArray
 {
-    // nbdkit's page size: extents and the preferred block size come out the same. Measured between 32 KiB and 256 KiB on
-    // requests of 4 KiB and 256 KiB: no difference that exceeds the noise, and even a flat array is not faster.
+    // nbdkit's page size: extents and the preferred block size come out the same. Measured between 32 KiB and 256 KiB
+    // on requests of 4 KiB and 256 KiB: no difference that exceeds the noise, and even a flat array is not faster.
     public const int PageSize = 1 << PageShift;
 
     private const int PageShift = 15;
@@ -157,8 +157,8 @@ internal sealed partial class SparseArray
         return page;
     }
 
-    // An entry of a directory: null, a page (byte[]) in the lowest directories, a directory (Slot[]) elsewhere. A structure,
-    // because taking a reference to an element of object[] costs a type check.
+    // An entry of a directory: null, a page (byte[]) in the lowest directories, a directory (Slot[]) elsewhere. A
+    // structure, because taking a reference to an element of object[] costs a type check.
     private struct Slot
     {
         public object? Value;

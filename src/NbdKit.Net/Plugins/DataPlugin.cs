@@ -4,8 +4,8 @@ using NbdKit.Buffers;
 namespace NbdKit.Plugins;
 
 /// <summary>
-/// A small disk that begins with the bytes it is given, such as a partition table in a test, and is all zeroes behind them
-/// (nbdkit-data-plugin(1)). It is shared by all connections, may be written to, and is gone with the plugin.
+/// A small disk that begins with the bytes it is given, such as a partition table in a test, and is all zeroes behind
+/// them (nbdkit-data-plugin(1)). It is shared by all connections, may be written to, and is gone with the plugin.
 /// </summary>
 /// <remarks>Apart from its first content it is the disk of <see cref="MemoryPlugin"/>.</remarks>
 public sealed class DataPlugin : INbdPlugin
@@ -13,7 +13,8 @@ public sealed class DataPlugin : INbdPlugin
     private SparseDisk? _disk;
 
     /// <summary>
-    /// The plugin in the catalogue: <c>data</c>, with one of the parameters <c>raw</c> and <c>base64</c>, and <c>size</c>.
+    /// The plugin in the catalogue: <c>data</c>, with one of the parameters <c>raw</c> and <c>base64</c>, and
+    /// <c>size</c>.
     /// </summary>
     public static NbdPluginEntry Entry { get; } = new(
         "data",
@@ -21,7 +22,7 @@ public sealed class DataPlugin : INbdPlugin
         [
             new NbdParameter("base64", "first bytes of the disk, in base64"),
             new NbdParameter("raw", "first bytes of the disk, as text in UTF-8"),
-            new NbdParameter("size", "size of the disk; cuts off the bytes or adds zeroes (as many as there are bytes)"),
+            new NbdParameter("size", "size of the disk; adds zeroes or cuts off bytes (as many as there are bytes)"),
         ],
         parameters => new DataPlugin { Data = Parse(parameters), Size = parameters.Size("size") });
 
@@ -31,8 +32,8 @@ public sealed class DataPlugin : INbdPlugin
     public required ReadOnlyMemory<byte> Data { get; init; }
 
     /// <summary>
-    /// Size of the disk in bytes, from 0 to 2^63-1: a larger one than that of <see cref="Data"/> adds zeroes, a smaller one
-    /// cuts bytes off. Null for exactly the size of <see cref="Data"/>.
+    /// Size of the disk in bytes, from 0 to 2^63-1: a larger one than that of <see cref="Data"/> adds zeroes, a smaller
+    /// one cuts bytes off. Null for exactly the size of <see cref="Data"/>.
     /// </summary>
     /// <value>Null by default.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative.</exception>

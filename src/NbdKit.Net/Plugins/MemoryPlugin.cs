@@ -3,19 +3,20 @@ using NbdKit.Buffers;
 namespace NbdKit.Plugins;
 
 /// <summary>
-/// A disk in memory, shared by all connections: all zeroes at first, and gone with the plugin. Only what was written takes
-/// space, so it may be of any size (nbdkit-memory-plugin(1)).
+/// A disk in memory, shared by all connections: all zeroes at first, and gone with the plugin. Only what was written
+/// takes space, so it may be of any size (nbdkit-memory-plugin(1)).
 /// </summary>
 /// <remarks>
 /// <para>
-/// Space is taken in pages of 32 KiB, which is also the preferred block size and the grain of the extents; any offset and
-/// length will do. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM when the
-/// process has no memory left; nothing else limits what clients can make it take.
+/// Space is taken in pages of 32 KiB, which is also the preferred block size and the grain of the extents; any offset
+/// and length will do. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM
+/// when the process has no memory left; nothing else limits what clients can make it take.
 /// </para>
 /// <para>
 /// A trim, and a zero that may trim, gives up the pages that lie in its range as a whole. A zero that may not trim
-/// (NBD_CMD_FLAG_NO_HOLE) keeps the pages there are, so they stay data in the extents, but makes none: there is no space to
-/// reserve. nbdkit gives pages up in both cases.
+/// (NBD_CMD_FLAG_NO_HOLE) keeps the pages there are, so they stay data in the extents, but makes none: there is no
+/// space to reserve. nbdkit gives pages up in both cases. The garbage collector takes back what was given up in its own
+/// time.
 /// </para>
 /// </remarks>
 public sealed class MemoryPlugin : INbdPlugin
@@ -55,5 +56,6 @@ public sealed class MemoryPlugin : INbdPlugin
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
     /// <inheritdoc/>
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken) => new(_disk);
+    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
+        => new(_disk);
 }

@@ -1,8 +1,8 @@
 namespace NbdKit.Plugins;
 
 /// <summary>
-/// A disk that forgets: it takes every write and reads as zeroes (nbdkit-null-plugin(1)). Good for measuring, and as the end
-/// of a chain whose filters do the work.
+/// A disk that forgets: it takes every write and reads as zeroes (nbdkit-null-plugin(1)). Good for measuring, and as
+/// the end of a chain whose filters do the work.
 /// </summary>
 /// <remarks>It says that all is a hole, and that it does everything by itself: FUA, trim, fast zero, cache.</remarks>
 public sealed class NullPlugin : INbdPlugin, INbdPluginHandle
@@ -37,7 +37,8 @@ public sealed class NullPlugin : INbdPlugin, INbdPluginHandle
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
     /// <inheritdoc/>
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken) => new(this);
+    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
+        => new(this);
 
     /// <inheritdoc/>
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(new NbdExportInfo

@@ -8,8 +8,8 @@ namespace NbdKit.Plugins;
 /// (nbdkit-pattern-plugin(1)). It takes no space and may be of any size.
 /// </summary>
 /// <remarks>
-/// The byte at offset <c>n</c> is byte <c>n % 8</c> of the number <c>n - n % 8</c>. If the size is no multiple of 8, the last
-/// number is cut off.
+/// The byte at offset <c>n</c> is byte <c>n % 8</c> of the number <c>n - n % 8</c>. If the size is no multiple of 8,
+/// the last number is cut off.
 /// </remarks>
 public sealed class PatternPlugin : INbdPlugin, INbdPluginHandle
 {
@@ -45,7 +45,8 @@ public sealed class PatternPlugin : INbdPlugin, INbdPluginHandle
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
     /// <inheritdoc/>
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken) => new(this);
+    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
+        => new(this);
 
     /// <inheritdoc/>
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken)

@@ -11,8 +11,8 @@ public sealed class SparseArrayParallelTests
     [Test]
     public void Writers_that_race_to_make_the_same_pages_lose_nothing()
     {
-        // Each round begins with pages, and directories of every height, that do not exist; each worker owns every fourth
-        // 512 bytes, so all of them have to make every page.
+        // Each round begins with pages, and directories of every height, that do not exist; each worker owns every
+        // fourth 512 bytes, so all of them have to make every page.
         const int Rounds = 200;
         const int Sectors = 2 * Page / 512;
         var array = new SparseArray(long.MaxValue);
@@ -49,8 +49,8 @@ public sealed class SparseArrayParallelTests
     [Test]
     public void Workers_on_disjoint_parts_of_the_same_pages_never_disturb_each_other()
     {
-        // Stripes of a length that shares pages between all workers. What a worker wrote or zeroed last in its own stripes
-        // must be what it reads, whatever the others do next to it.
+        // Stripes of a length that shares pages between all workers. What a worker wrote or zeroed last in its own
+        // stripes must be what it reads, whatever the others do next to it.
         const int Stripe = 3_000;
         const int Stripes = 80;
         var array = new SparseArray(Stripe * Stripes);
@@ -91,7 +91,8 @@ public sealed class SparseArrayParallelTests
     [Test]
     public void A_zero_that_gives_up_pages_leaves_those_of_other_workers_alone()
     {
-        // Whole pages, a worker's own, given up and written again, so that pages and directories come and go under the others.
+        // Whole pages, a worker's own, given up and written again, so that pages and directories come and go under the
+        // others.
         const int Pages = 64;
         const long Spread = 4096L * Page / 8;
         var array = new SparseArray(Spread * Pages);
@@ -125,7 +126,8 @@ public sealed class SparseArrayParallelTests
     [Test]
     public void Readers_that_race_with_zeroes_and_writes_see_zeroes_or_the_right_page_only()
     {
-        // Every eight bytes hold the offset they belong to, or zero. Pages that go and come back must never show another's.
+        // Every eight bytes hold the offset they belong to, or zero. Pages that go and come back must never show
+        // another's.
         const int Size = 16 * Page;
         var array = new SparseArray(Size);
         RunWorkers(worker =>

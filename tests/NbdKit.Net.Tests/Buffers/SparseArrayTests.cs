@@ -10,7 +10,13 @@ public sealed class SparseArrayTests
 
     // The begin of the disk, the borders of directories of each height, and its very end.
     private static readonly long[] Starts =
-        [0, DirectorySpan - (3 * Page), (DirectorySpan * 4096) - (5 * Page), (1L << 51) - 100_000, long.MaxValue - 400_001];
+    [
+        0,
+        DirectorySpan - (3 * Page),
+        (DirectorySpan * 4096) - (5 * Page),
+        (1L << 51) - 100_000,
+        long.MaxValue - 400_001,
+    ];
 
     [TestCase(0, 1, 1)]
     [TestCase(1, 7, 400_000)]
@@ -44,8 +50,8 @@ public sealed class SparseArrayTests
         {
             array.Write(place, [0x11]);
         }
-        long[] data = [.. Extents(array, 0, long.MaxValue).Where(e => e.Status == ExtentStatus.Data).Select(e => e.Offset)];
-        Assert.That(data, Is.EqualTo(places.Select(place => place / Page * Page)));
+        IEnumerable<Extent> data = Extents(array, 0, long.MaxValue).Where(e => e.Status == ExtentStatus.Data);
+        Assert.That(data.Select(e => e.Offset), Is.EqualTo(places.Select(place => place / Page * Page)));
         Assert.That(places.Select(place => ByteAt(array, place)), Is.All.EqualTo(0x11));
 
         array.Zero(1, long.MaxValue - 1, keepPages: false, default);
@@ -178,7 +184,9 @@ public sealed class SparseArrayTests
                     random.NextBytes(data);
                     array.Write(offset, data);
                     data.CopyTo(model, at);
-                    pages.AsSpan((int)((offset / Page) - firstPage)..(int)(((offset + count - 1) / Page) - firstPage + 1)).Fill(true);
+                    int first = (int)((offset / Page) - firstPage);
+                    int last = (int)(((offset + count - 1) / Page) - firstPage);
+                    pages.AsSpan(first..(last + 1)).Fill(true);
                     break;
                 case 2:
                     array.Zero(offset, count, keepPages: true, default);
@@ -190,7 +198,8 @@ public sealed class SparseArrayTests
                     GiveUp(pages, firstPage, offset, offset + count, size);
                     break;
                 default:
-                    Assert.That(Bytes(array, offset, count).AsSpan().SequenceEqual(model.AsSpan(at, count)), Is.True, what);
+                    Assert.That(
+                        Bytes(array, offset, count).AsSpan().SequenceEqual(model.AsSpan(at, count)), Is.True, what);
                     break;
             }
             CheckExtents(array, pages, firstPage, offset, count, what);
@@ -219,7 +228,8 @@ public sealed class SparseArrayTests
             at += extent.Length;
             for (long page = extent.Offset / Page; page <= (at - 1) / Page; page++)
             {
-                Assert.That(extent.Status == ExtentStatus.Data, Is.EqualTo(pages[page - firstPage]), $"{what}, page {page}");
+                bool isData = extent.Status == ExtentStatus.Data;
+                Assert.That(isData, Is.EqualTo(pages[page - firstPage]), $"{what}, page {page}");
             }
         }
         Assert.That(at, Is.EqualTo(offset + count), what);
