@@ -60,9 +60,10 @@ internal sealed partial class WireClient
 
     /// <summary>Asserts that the connection is alive and in step: a read is answered with the right bytes.</summary>
     /// <param name="expected">The content of the export, or null if only the grammar counts.</param>
-    public async Task ExpectAliveAsync(byte[]? expected)
+    /// <param name="most">The length of the read, if the export is not smaller.</param>
+    public async Task ExpectAliveAsync(byte[]? expected, uint most = 512)
     {
-        uint length = (uint)Math.Min(Size, 512);
+        uint length = (uint)Math.Min(Size, most);
         byte[] data = await ReadDataAsync(0, length);
         if (expected is not null)
         {
