@@ -4,8 +4,8 @@ namespace NbdKit.Tool;
 internal static class ArgumentFile
 {
     /// <summary>
-    /// Replaces each <c>@FILE</c> before <c>--</c> with the lines of the file, without white space around them, blank lines
-    /// and lines that begin with #. A line is one argument and not expanded again.
+    /// Replaces each <c>@FILE</c> before <c>--</c> with the lines of the file, without white space around them, blank
+    /// lines and lines that begin with #. A line is one argument and not expanded again.
     /// </summary>
     public static IReadOnlyList<string> Expand(IReadOnlyList<string> arguments)
     {

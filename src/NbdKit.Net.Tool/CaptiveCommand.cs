@@ -69,5 +69,6 @@ internal sealed class CaptiveCommand : IDisposable
     public void Dispose() => _process.Dispose();
 
     private static void Assign(StringBuilder script, string variable, string value)
-        => script.Append(variable).Append("='").Append(value.Replace("'", "'\\''", StringComparison.Ordinal)).Append("'\n");
+        => script.Append(variable).Append("='")
+            .Append(value.Replace("'", "'\\''", StringComparison.Ordinal)).Append("'\n");
 }

@@ -5,7 +5,8 @@ namespace NbdKit.Tool;
 // What each option means, and which go together.
 internal static partial class CommandLine
 {
-    private static CommandOptions Apply(CommandOptions options, OptionEntry entry, string shown, string value) => entry.Id switch
+    private static CommandOptions Apply(
+        CommandOptions options, OptionEntry entry, string shown, string value) => entry.Id switch
     {
         OptionId.Unix => options with { UnixSocket = NotEmpty(shown, value) },
         OptionId.Port => options with { Port = NotEmpty(shown, value) },
@@ -62,20 +63,23 @@ internal static partial class CommandLine
     private static CommandOptions Tls(CommandOptions options, string shown, string value) => value switch
     {
         "off" => options,
-        "on" or "require" => throw new CommandException($"{shown}={value}: TLS is not supported yet; only {shown}=off is"),
+        "on" or "require" => throw new CommandException($"{shown}={value}: TLS is not supported yet; only off is"),
         _ => throw new CommandException($"{shown}={value}: the value must be off, on or require"),
     };
 
     private static string LogTarget(string shown, string value) => NotEmpty(shown, value) switch
     {
         "default" => LogFactory.ToStandardError,
-        "syslog" => throw new CommandException($"{shown}={value}: the system log is not supported; use stderr, null or a file"),
+        "syslog" => throw new CommandException(
+            $"{shown}={value}: the system log is not supported; use stderr, null or a file"),
         LogFactory.ToStandardError or LogFactory.ToNowhere => value,
         _ => Path.GetFullPath(value),
     };
 
     private static string NotEmpty(string shown, string value)
-        => value.Length > 0 ? value : throw new CommandException($"the option {shown} needs an argument that is not empty");
+        => value.Length > 0
+            ? value
+            : throw new CommandException($"the option {shown} needs an argument that is not empty");
 
     private static TimeSpan Delay(string shown, string value)
     {

@@ -1,6 +1,6 @@
 namespace NbdKit.Tool;
 
-/// <summary>Parses the command line in the manner of getopt_long: options may stand anywhere before <c>--</c>.</summary>
+/// <summary>Parses the command line as getopt_long does: options may stand anywhere before <c>--</c>.</summary>
 internal static partial class CommandLine
 {
     /// <summary>Parses and checks the arguments.</summary>
@@ -49,7 +49,8 @@ internal static partial class CommandLine
                 ? Apply(options, entry, shown, "")
                 : throw new CommandException($"the option {shown} takes no argument");
         }
-        return Apply(options, entry, shown, equals < 0 ? Following(entry, shown, arguments, ref index) : argument[(equals + 1)..]);
+        string value = equals < 0 ? Following(entry, shown, arguments, ref index) : argument[(equals + 1)..];
+        return Apply(options, entry, shown, value);
     }
 
     private static CommandOptions Short(
@@ -70,7 +71,8 @@ internal static partial class CommandLine
             if (entry.Argument is not null)
             {
                 string rest = argument[(i + 1)..];
-                return Apply(options, entry, shown, rest.Length > 0 ? rest : Following(entry, shown, arguments, ref index));
+                string value = rest.Length > 0 ? rest : Following(entry, shown, arguments, ref index);
+                return Apply(options, entry, shown, value);
             }
             options = Apply(options, entry, shown, "");
         }

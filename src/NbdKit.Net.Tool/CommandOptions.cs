@@ -10,7 +10,7 @@ internal sealed record CommandOptions
 
     public CommandMode Mode { get; init; } = CommandMode.Serve;
 
-    /// <summary>The plugin's name, or null if none was given, which <see cref="CommandMode.Serve"/> does not allow.</summary>
+    /// <summary>The plugin's name, or null if none was given; never null to serve.</summary>
     public string? Plugin { get; init; }
 
     /// <summary>The first is nearest the client.</summary>

@@ -70,7 +70,12 @@ internal static class Help
     }
 
     private static void Layer(
-        StringBuilder text, string kind, string name, string description, IReadOnlyList<NbdParameter> parameters, string? magic)
+        StringBuilder text,
+        string kind,
+        string name,
+        string description,
+        IReadOnlyList<NbdParameter> parameters,
+        string? magic)
     {
         if (text.Length > 0)
         {

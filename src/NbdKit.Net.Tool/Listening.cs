@@ -10,7 +10,7 @@ internal static class Listening
 
     /// <summary>The endpoints of the options.</summary>
     /// <param name="options">The options.</param>
-    /// <param name="privateSocket">The path that stands for <c>-U -</c>, or null if the options do not ask for it.</param>
+    /// <param name="privateSocket">What stands for <c>-U -</c>, or null if the options do not ask for it.</param>
     /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="CommandException">There is no such address or service, or the path is too long.</exception>
     public static async ValueTask<IReadOnlyList<EndPoint>> EndPointsAsync(
@@ -25,7 +25,8 @@ internal static class Listening
             return [UnixEndPoint(privateSocket?.Path ?? Path.GetFullPath(path))];
         }
         int port = PortNumber(options.Port ?? DefaultPort);
-        List<IPAddress> addresses = await AddressesAsync(options.Address, options.Family, cancellationToken).ConfigureAwait(false);
+        List<IPAddress> addresses = await AddressesAsync(options.Address, options.Family, cancellationToken)
+            .ConfigureAwait(false);
         if (port == 0 && addresses.Count > 1)
         {
             port = FreePort(addresses);
@@ -98,7 +99,9 @@ internal static class Listening
         {
             bool wanted = family is null || family == address.AddressFamily;
             // Only an address that was asked for by name is tried on a system that cannot have it.
-            bool possible = host is not null || address.AddressFamily == AddressFamily.InterNetwork || Socket.OSSupportsIPv6;
+            bool possible = host is not null
+                || address.AddressFamily == AddressFamily.InterNetwork
+                || Socket.OSSupportsIPv6;
             if (wanted && possible && !addresses.Contains(address))
             {
                 addresses.Add(address);
@@ -106,12 +109,13 @@ internal static class Listening
         }
         return addresses.Count > 0
             ? addresses
-            : throw new CommandException($"there is no {(family == AddressFamily.InterNetwork ? "IPv4" : "IPv6")} address to listen on");
+            : throw new CommandException(
+                $"there is no {(family == AddressFamily.InterNetwork ? "IPv4" : "IPv6")} address to listen on");
     }
 
     /// <summary>
-    /// A port that is free on every one of several addresses. Left to itself the system picks another for each, and a client
-    /// that connects to a host by name would have to know which address it gets.
+    /// A port that is free on every one of several addresses. Left to itself the system picks another for each, and a
+    /// client that connects to a host by name would have to know which address it gets.
     /// </summary>
     private static int FreePort(List<IPAddress> addresses)
     {
@@ -130,7 +134,8 @@ internal static class Listening
                 }
                 return port;
             }
-            catch (SocketException e) when (e.SocketErrorCode == SocketError.AddressAlreadyInUse && port != 0 && attempt < 20)
+            catch (SocketException e)
+                when (e.SocketErrorCode == SocketError.AddressAlreadyInUse && port != 0 && attempt < 20)
             {
                 // The port that one address had to give is taken on another; ask for the next.
             }

@@ -42,7 +42,8 @@ internal sealed class LogFactory : ILoggerFactory
     }
 
     public ILogger CreateLogger(string categoryName)
-        => new Logger(this, categoryName.StartsWith("NbdKit.", StringComparison.Ordinal) ? categoryName[7..] : categoryName);
+        => new Logger(
+            this, categoryName.StartsWith("NbdKit.", StringComparison.Ordinal) ? categoryName[7..] : categoryName);
 
     public void AddProvider(ILoggerProvider provider) => throw new NotSupportedException();
 
@@ -87,7 +88,11 @@ internal sealed class LogFactory : ILoggerFactory
             => owner._write is not null && logLevel >= owner._minimum && logLevel != LogLevel.None;
 
         public void Log<TState>(
-            LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+            LogLevel logLevel,
+            EventId eventId,
+            TState state,
+            Exception? exception,
+            Func<TState, Exception?, string> formatter)
         {
             if (!IsEnabled(logLevel))
             {

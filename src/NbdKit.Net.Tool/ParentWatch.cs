@@ -23,9 +23,9 @@ internal static class ParentWatch
         {
             bool asked = NativeMethods.SignalOnParentDeath(NativeMethods.SignalTerminate);
             // A parent that ended before the request sends no signal.
-            return NativeMethods.ParentProcessId() != parent ? throw new CommandException("the parent process has ended")
-                : asked ? null
-                : Poll(parent);
+            return NativeMethods.ParentProcessId() != parent
+                ? throw new CommandException("the parent process has ended")
+                : asked ? null : Poll(parent);
         }
         return Poll(parent);
     }

@@ -109,7 +109,8 @@ internal static class Probing
     }
 
     private static string VersionNumber()
-        => typeof(Probing).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!.InformationalVersion.Split('+')[0];
+        => typeof(Probing).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!
+            .InformationalVersion.Split('+')[0];
 
     /// <summary>The program, or the assembly that <c>dotnet</c> runs.</summary>
     private static string Binary()

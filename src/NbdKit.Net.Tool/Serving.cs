@@ -61,7 +61,8 @@ internal static class Serving
         };
     }
 
-    private static async ValueTask StartAsync(NbdServer server, NbdServerOptions options, CancellationToken cancellationToken)
+    private static async ValueTask StartAsync(
+        NbdServer server, NbdServerOptions options, CancellationToken cancellationToken)
     {
         try
         {
@@ -113,7 +114,11 @@ internal static class Serving
     {
         EndPoint endPoint = server.EndPoints[0];
         using var command = CaptiveCommand.Start(
-            options.Run!, uri, (endPoint as UnixDomainSocketEndPoint)?.ToString(), (endPoint as IPEndPoint)?.Port, options.ExportName);
+            options.Run!,
+            uri,
+            (endPoint as UnixDomainSocketEndPoint)?.ToString(),
+            (endPoint as IPEndPoint)?.Port,
+            options.ExportName);
         Task<int> end = command.WaitAsync();
         await Task.WhenAny(end, stop, server.Stopped).ConfigureAwait(false);
         if (signals.IsForThisProcess)

@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace NbdKit.Tool;
 
-/// <summary>The first signal that asks the process to end is turned into a request to stop; the second ends it at once.</summary>
+/// <summary>Turns the first signal to end into a request to stop; the second ends the process at once.</summary>
 internal sealed class SignalHandling : IDisposable
 {
     // Never disposed of: a signal may be in its handler while this object is.
@@ -22,7 +22,7 @@ internal sealed class SignalHandling : IDisposable
     /// <summary>Fires with the first signal.</summary>
     public CancellationToken Stop => _stop.Token;
 
-    /// <summary>Whether the first signal came to this process alone, not from a terminal to all that run in it.</summary>
+    /// <summary>Whether the first signal was of a kind that a terminal does not send to all that run in it.</summary>
     public bool IsForThisProcess { get; private set; }
 
     public void Dispose()

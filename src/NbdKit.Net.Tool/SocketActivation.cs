@@ -14,8 +14,8 @@ internal static class SocketActivation
 
     private static int Count
         => OperatingSystem.IsWindows()
-            || Environment.GetEnvironmentVariable("LISTEN_PID") != Environment.ProcessId.ToString(CultureInfo.InvariantCulture)
-            || !int.TryParse(Environment.GetEnvironmentVariable("LISTEN_FDS"), CultureInfo.InvariantCulture, out int count)
+            || Number("LISTEN_PID") != Environment.ProcessId
+            || Number("LISTEN_FDS") is not { } count
             ? 0
             : count;
 
@@ -45,6 +45,11 @@ internal static class SocketActivation
         }
     }
 
+    private static int? Number(string variable)
+        => int.TryParse(Environment.GetEnvironmentVariable(variable), CultureInfo.InvariantCulture, out int number)
+            ? number
+            : null;
+
     private static async Task AcceptAsync(NbdServer server, Socket listener, CancellationToken stop)
     {
         using (listener)
@@ -62,7 +67,7 @@ internal static class SocketActivation
                 }
                 catch (SocketException)
                 {
-                    // The client left before it was accepted, or the system is short of descriptors; the next may fare better.
+                    // The client left before it was accepted, or descriptors are short; the next may fare better.
                     await Task.Delay(TimeSpan.FromMilliseconds(100), CancellationToken.None).ConfigureAwait(false);
                 }
             }

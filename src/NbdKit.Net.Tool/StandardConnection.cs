@@ -15,12 +15,13 @@ internal static class StandardConnection
         Task<NbdDisconnect> connection = SocketOfBoth() is { } socket
             ? server.ServeAsync(socket, CancellationToken.None)
             : server.ServeAsync(
-                new DuplexStream(Open(Input, PipeDirection.In), Open(Output, PipeDirection.Out)), CancellationToken.None);
+                new DuplexStream(Open(Input, PipeDirection.In), Open(Output, PipeDirection.Out)),
+                CancellationToken.None);
         await Task.WhenAny(connection, Task.Delay(Timeout.InfiniteTimeSpan, stop)).ConfigureAwait(false);
         await server.StopAsync(CancellationToken.None).ConfigureAwait(false);
     }
 
-    /// <summary>The socket, if the standard input and output are the same one, as clients that start a server make it.</summary>
+    /// <summary>The socket, if the standard input and output are the same one; clients often start servers so.</summary>
     private static Socket? SocketOfBoth()
     {
         if (!OperatingSystem.IsLinux())

@@ -61,7 +61,7 @@ public sealed class BlockSizeFilter : INbdFilter
             if (value is { } block && (block is < 1 or > LargestBlock || !BitOperations.IsPow2(block)))
             {
                 throw new ArgumentOutOfRangeException(
-                    nameof(value), value, "The minimum block size must be a power of two from 1 to 65,536.");
+                    nameof(MinBlock), value, "The minimum block size must be a power of two from 1 to 65,536.");
             }
             field = value;
         }
@@ -81,7 +81,7 @@ public sealed class BlockSizeFilter : INbdFilter
             if (value is < 1 or > int.MaxValue)
             {
                 throw new ArgumentOutOfRangeException(
-                    nameof(value), value, "The largest read or write must be from 1 to 2^31-1 bytes.");
+                    nameof(MaxData), value, "The largest read or write must be from 1 to 2^31-1 bytes.");
             }
             field = value;
         }
@@ -97,7 +97,7 @@ public sealed class BlockSizeFilter : INbdFilter
         {
             if (value is < 1)
             {
-                throw new ArgumentOutOfRangeException(nameof(value), value, "The largest length must be at least 1 byte.");
+                throw new ArgumentOutOfRangeException(nameof(MaxLength), value, "The largest length must be at least 1 byte.");
             }
             field = value;
         }

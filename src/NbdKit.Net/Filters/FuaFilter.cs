@@ -44,7 +44,7 @@ public sealed class FuaFilter : INbdFilter, INbdFilterHandle
         {
             if (value is < FuaMode.None or > FuaMode.Discard)
             {
-                throw new ArgumentOutOfRangeException(nameof(value), value, "Not a mode of the fua filter.");
+                throw new ArgumentOutOfRangeException(nameof(Mode), value, "Not a mode of the fua filter.");
             }
             field = value;
         }

@@ -41,7 +41,7 @@ public sealed class NoparallelFilter : INbdFilter, INbdFilterHandle
             if (value is < ThreadModel.SerializeConnections or >= ThreadModel.Parallel)
             {
                 throw new ArgumentOutOfRangeException(
-                    nameof(value), value, "Serialize requests, all requests, connections or retirement.");
+                    nameof(Serialize), value, "Serialize requests, all requests, connections or retirement.");
             }
             field = value;
         }

@@ -52,7 +52,7 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
         {
             if (value is < ZeroMode.None or > ZeroMode.Plugin)
             {
-                throw new ArgumentOutOfRangeException(nameof(value), value, "Not a zero mode.");
+                throw new ArgumentOutOfRangeException(nameof(Mode), value, "Not a zero mode.");
             }
             field = value;
         }
@@ -68,7 +68,7 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
         {
             if (value is < FastZeroMode.Default or > FastZeroMode.Ignore)
             {
-                throw new ArgumentOutOfRangeException(nameof(value), value, "Not a fast zero mode.");
+                throw new ArgumentOutOfRangeException(nameof(FastMode), value, "Not a fast zero mode.");
             }
             field = value;
         }

@@ -25,7 +25,7 @@ public sealed class OffsetFilter : INbdFilter, INbdFilterHandle
         get;
         init
         {
-            ArgumentOutOfRangeException.ThrowIfNegative(value);
+            ArgumentOutOfRangeException.ThrowIfNegative(value, nameof(Offset));
             field = value;
         }
     }
@@ -40,7 +40,7 @@ public sealed class OffsetFilter : INbdFilter, INbdFilterHandle
         {
             if (value is { } range)
             {
-                ArgumentOutOfRangeException.ThrowIfNegative(range, nameof(value));
+                ArgumentOutOfRangeException.ThrowIfNegative(range, nameof(Range));
             }
             field = value;
         }

@@ -41,7 +41,7 @@ public sealed class PartitionFilter : INbdFilter
         get;
         init
         {
-            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
+            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1, nameof(Partition));
             field = value;
         }
     }
@@ -59,7 +59,7 @@ public sealed class PartitionFilter : INbdFilter
         {
             if (value is not (null or 512 or 4096))
             {
-                throw new ArgumentOutOfRangeException(nameof(value), value, "The size of a sector is 512 or 4096 bytes.");
+                throw new ArgumentOutOfRangeException(nameof(SectorSize), value, "The size of a sector is 512 or 4096 bytes.");
             }
             field = value;
         }

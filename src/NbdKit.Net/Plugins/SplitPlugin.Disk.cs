@@ -1,37 +1,31 @@
-using Microsoft.Win32.SafeHandles;
+using NbdKit.Buffers;
 
 namespace NbdKit.Plugins;
 
-// One context: the files, opened. Reads and writes give their offset with each call, so that any number may run at
-// once.
+// One context: the files, opened. Every call gives its offset, so that any number may run at once.
 public sealed partial class SplitPlugin
 {
     private sealed class Disk : INbdPluginHandle
     {
-        private readonly string[] _paths;
-        private readonly SafeFileHandle[] _files;
+        private readonly SparseFile[] _files;
 
         // The offset of each file in the disk, and at the end the size of the disk.
         private readonly long[] _starts;
-        private readonly bool _readOnly;
 
         public Disk(IReadOnlyList<string> paths, bool readOnly)
         {
-            _paths = [.. paths];
-            _files = new SafeFileHandle[_paths.Length];
-            _starts = new long[_paths.Length + 1];
-            _readOnly = readOnly;
+            _files = new SparseFile[paths.Count];
+            _starts = new long[_files.Length + 1];
             try
             {
                 for (int i = 0; i < _files.Length; i++)
                 {
-                    _files[i] = Open(_paths[i], ref _readOnly);
-                    long length = RandomAccess.GetLength(_files[i]);
-                    if (length > long.MaxValue - _starts[i])
+                    _files[i] = SparseFile.Open(paths[i], readOnly, followLinks: true, FileOptions.None);
+                    if (_files[i].Size > long.MaxValue - _starts[i])
                     {
                         throw new NbdException(NbdError.InvalidArgument, "the files are more than 2^63-1 bytes in all");
                     }
-                    _starts[i + 1] = _starts[i] + length;
+                    _starts[i + 1] = _starts[i] + _files[i].Size;
                 }
             }
             catch
@@ -41,93 +35,146 @@ public sealed partial class SplitPlugin
             }
         }
 
-        public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(new NbdExportInfo
+        public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken)
         {
-            Size = _starts[^1],
-            CanWrite = !_readOnly,
-            CanFlush = true,
-            CanFua = Support.Native,
-            CanCache = Support.Emulate,
-            // A flush is of the file, whoever wrote to it.
-            CanMultiConn = true,
-            IsBlocking = true,
-        });
+            bool native = _files.All(file => file.IsNative);
+            return new(new NbdExportInfo
+            {
+                Size = _starts[^1],
+                CanWrite = _files.All(file => file.CanWrite),
+                CanFlush = true,
+                CanTrim = native,
+                CanZero = native ? Support.Native : Support.Emulate,
+                CanFastZero = true,
+                CanFua = Support.Native,
+                CanCache = native ? Support.Native : Support.Emulate,
+                CanExtents = _files.Any(file => file.CanExtents),
+                // A flush is of the file, whoever wrote to it.
+                CanMultiConn = true,
+            });
+        }
 
         public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         {
-            Span<byte> rest = buffer.Span;
-            for (int i = IndexOf(offset); rest.Length > 0; i++)
-            {
-                int count = (int)Math.Min(rest.Length, _starts[i + 1] - offset);
-                ReadFile(i, rest[..count], offset - _starts[i]);
-                rest = rest[count..];
-                offset += count;
-            }
-            return default;
+            int i = IndexOf(offset);
+            return buffer.Length <= _starts[i + 1] - offset
+                ? _files[i].ReadAsync(buffer, offset - _starts[i], cancellationToken)
+                : ReadAcrossAsync(i, buffer, offset, cancellationToken);
         }
 
         public ValueTask WriteAsync(
             ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
         {
-            ReadOnlySpan<byte> rest = data.Span;
-            int first = IndexOf(offset);
-            int i = first;
-            for (; rest.Length > 0; i++)
+            int i = IndexOf(offset);
+            return data.Length <= _starts[i + 1] - offset
+                ? _files[i].WriteAsync(data, offset - _starts[i], IsFua(flags), cancellationToken)
+                : WriteAcrossAsync(i, data, offset, IsFua(flags), cancellationToken);
+        }
+
+        public async ValueTask FlushAsync(CancellationToken cancellationToken)
+        {
+            foreach (SparseFile file in _files)
             {
-                int count = (int)Math.Min(rest.Length, _starts[i + 1] - offset);
+                await file.FlushAsync(cancellationToken).ConfigureAwait(false);
+            }
+        }
+
+        public ValueTask TrimAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+            => ForEachAsync(
+                offset, length, (file, from, count) => file.TrimAsync(from, count, IsFua(flags), cancellationToken));
+
+        public ValueTask ZeroAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+            => ForEachAsync(offset, length, (file, from, count) => file.ZeroAsync(from, count, flags, cancellationToken));
+
+        public ValueTask CacheAsync(long offset, long length, CancellationToken cancellationToken)
+            => ForEachAsync(offset, length, (file, from, count) => file.CacheAsync(from, count, cancellationToken));
+
+        public async ValueTask ExtentsAsync(
+            long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
+        {
+            bool one = (flags & RequestFlags.RequestOne) != 0;
+            int i = IndexOf(offset);
+            while (length > 0 && !extents.IsFull && !(one && extents.Count > 1))
+            {
+                long from = offset - _starts[i];
+                long count = Math.Min(length, _starts[i + 1] - offset);
+                if (count > 0 && _files[i].CanExtents)
+                {
+                    var part = new ExtentList(from, _files[i].Size, extents.MetaContext);
+                    await _files[i].ExtentsAsync(from, count, one, part, cancellationToken).ConfigureAwait(false);
+                    foreach (Extent extent in part)
+                    {
+                        extents.Add(_starts[i] + extent.Offset, extent.Length, extent.Status);
+                    }
+                    // A file may say less than it was asked, or more; what it said is where the answer goes on.
+                    count = _starts[i] + part.Covered - offset;
+                }
+                else
+                {
+                    extents.Add(offset, count, ExtentStatus.Data);
+                }
+                offset += count;
+                length -= Math.Min(count, length);
+                while (i < _files.Length - 1 && offset >= _starts[i + 1])
+                {
+                    i++;
+                }
+            }
+        }
+
+        public async ValueTask CloseAsync()
+        {
+            // On a network file system even closing may wait.
+            await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+            Close();
+        }
+
+        private async ValueTask ReadAcrossAsync(
+            int i, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
+        {
+            for (; buffer.Length > 0; i++)
+            {
+                int count = (int)Math.Min(buffer.Length, _starts[i + 1] - offset);
                 if (count > 0)
                 {
-                    RandomAccess.Write(_files[i], rest[..count], offset - _starts[i]);
+                    await _files[i].ReadAsync(buffer[..count], offset - _starts[i], cancellationToken).ConfigureAwait(false);
                 }
-                rest = rest[count..];
+                buffer = buffer[count..];
                 offset += count;
             }
-            if ((flags & RequestFlags.Fua) != 0)
-            {
-                Flush(first, i);
-            }
-            return default;
         }
 
-        public ValueTask FlushAsync(CancellationToken cancellationToken)
+        private async ValueTask WriteAcrossAsync(
+            int i, ReadOnlyMemory<byte> data, long offset, bool durable, CancellationToken cancellationToken)
         {
-            if (!_readOnly)
+            for (; data.Length > 0; i++)
             {
-                Flush(0, _files.Length);
-            }
-            return default;
-        }
-
-        public ValueTask CloseAsync()
-        {
-            Close();
-            return default;
-        }
-
-        private static SafeFileHandle Open(string path, ref bool readOnly)
-        {
-            if (!readOnly)
-            {
-                try
+                int count = (int)Math.Min(data.Length, _starts[i + 1] - offset);
+                if (count > 0)
                 {
-                    return Open(path, FileAccess.ReadWrite);
+                    await _files[i].WriteAsync(data[..count], offset - _starts[i], durable, cancellationToken)
+                        .ConfigureAwait(false);
                 }
-                catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-                {
-                    SafeFileHandle file = Open(path, FileAccess.Read);
-                    readOnly = true;
-                    return file;
-                }
+                data = data[count..];
+                offset += count;
             }
-            return Open(path, FileAccess.Read);
         }
 
-        // Every context opens the files, and other programs may too.
-        private static SafeFileHandle Open(string path, FileAccess access)
-            => File.OpenHandle(path, FileMode.Open, access, FileShare.ReadWrite | FileShare.Delete);
+        private async ValueTask ForEachAsync(long offset, long length, Func<SparseFile, long, long, ValueTask> act)
+        {
+            for (int i = IndexOf(offset); length > 0; i++)
+            {
+                long count = Math.Min(length, _starts[i + 1] - offset);
+                if (count > 0)
+                {
+                    await act(_files[i], offset - _starts[i], count).ConfigureAwait(false);
+                }
+                offset += count;
+                length -= count;
+            }
+        }
 
-        /// <summary>The file that holds an offset: the last one that begins there or before, which is not
-        /// empty.</summary>
+        /// <summary>The file that holds an offset: the last one that begins there or before.</summary>
         private int IndexOf(long offset)
         {
             int low = 0;
@@ -140,34 +187,14 @@ public sealed partial class SplitPlugin
             return low;
         }
 
-        private void ReadFile(int index, Span<byte> buffer, long offset)
-        {
-            while (buffer.Length > 0)
-            {
-                int count = RandomAccess.Read(_files[index], buffer, offset);
-                if (count == 0)
-                {
-                    throw new NbdException(NbdError.IoError, $"{_paths[index]} has become shorter since it was opened");
-                }
-                buffer = buffer[count..];
-                offset += count;
-            }
-        }
-
-        private void Flush(int from, int to)
-        {
-            for (int i = from; i < to; i++)
-            {
-                RandomAccess.FlushToDisk(_files[i]);
-            }
-        }
-
         private void Close()
         {
-            foreach (SafeFileHandle? file in _files)
+            foreach (SparseFile? file in _files)
             {
                 file?.Dispose();
             }
         }
+
+        private static bool IsFua(RequestFlags flags) => (flags & RequestFlags.Fua) != 0;
     }
 }

@@ -8,8 +8,8 @@ namespace NbdKit.Plugins;
 /// (nbdkit runs one at a time), and a flush brings all files to stable storage (nbdkit's plugin has none).
 /// </para>
 /// <para>
-/// Zeroes are written, there is no trim, and clients are told that all is data. Only plain files have a size here: a
-/// block device would count as empty.
+/// Trims, zeroes and extents are those of the files, as <see cref="FilePlugin"/> has them; block devices may stand among
+/// them.
 /// </para>
 /// </remarks>
 public sealed partial class SplitPlugin : INbdPlugin

@@ -5,6 +5,8 @@ using NbdKit.Plugins;
 using NbdKit.Tests.Plugins;
 using NbdKit.Tests.Testing;
 
+using Errno = NbdKit.Native.Errno;
+
 namespace NbdKit.Tests.Buffers;
 
 public sealed class SparseFileTests

@@ -4,6 +4,8 @@ using NbdKit.Native;
 using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 
+using Errno = NbdKit.Native.Errno;
+
 namespace NbdKit.Tests.Plugins;
 
 public sealed class FilePluginTests

@@ -156,18 +156,18 @@ internal sealed class ModelPlugin : INbdPlugin, INbdPluginHandle
     {
         await EnterAsync("extents", offset, length, flags, data: false);
         Require(Info.CanExtents, "extents");
-        const int Granule = 512;
+        long granule = Math.Max(512, Info.BlockSize.Minimum);
         lock (_lock)
         {
             // Starts before what was asked for, stops early or goes on beyond it: all of that is allowed.
             long end = Base + Data.Length;
-            long at = Base + ((offset - Base) / Granule * Granule);
+            long at = Base + ((offset - Base) / granule * granule);
             while (at < end && !(at >= offset + length && !Chance(2)) && !(at > offset && Chance(40)))
             {
-                long count = Math.Min(Granule, end - at);
+                long count = Math.Min(granule, end - at);
                 bool isZero = !Range(Data, at, count).ContainsAnyExcept((byte)0);
                 extents.Add(at, count, !isZero ? ExtentStatus.Data
-                    : at / Granule % 7 < 3 ? ExtentStatus.Zero : ExtentStatus.Zero | ExtentStatus.Hole);
+                    : at / granule % 7 < 3 ? ExtentStatus.Zero : ExtentStatus.Zero | ExtentStatus.Hole);
                 at += count;
             }
         }

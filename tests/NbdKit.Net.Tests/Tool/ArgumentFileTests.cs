@@ -27,5 +27,7 @@ public sealed class ArgumentFileTests
 
     [Test]
     public void A_file_that_cannot_be_read_is_named()
-        => Assert.That(() => ArgumentFile.Expand(["@/no/such/file"]), Throws.TypeOf<CommandException>().With.Message.Contains("/no/such/file"));
+        => Assert.That(
+            () => ArgumentFile.Expand(["@/no/such/file"]),
+            Throws.TypeOf<CommandException>().With.Message.Contains("/no/such/file"));
 }

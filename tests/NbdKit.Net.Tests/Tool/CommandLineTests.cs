@@ -10,7 +10,8 @@ public sealed class CommandLineTests
     private static string Failure(string arguments)
         => Assert.Throws<CommandException>(() => Parse(arguments))!.Message;
 
-    [TestCase("-U /s"), TestCase("-U/s"), TestCase("--unix /s"), TestCase("--unix=/s"), TestCase("-rU /s"), TestCase("-rU/s")]
+    [TestCase("-U /s"), TestCase("-U/s"), TestCase("--unix /s"), TestCase("--unix=/s"), TestCase("-rU /s")]
+    [TestCase("-rU/s")]
     public void A_Unix_socket_is_given_in_each_form(string option)
         => Assert.That(Parse(option + " memory").UnixSocket, Is.EqualTo("/s"));
 
@@ -18,7 +19,8 @@ public sealed class CommandLineTests
     public void A_dash_asks_for_a_private_Unix_socket()
         => Assert.That(Parse("-U - memory").UnixSocket, Is.EqualTo(CommandOptions.PrivateUnixSocket));
 
-    [TestCase("-p10810"), TestCase("-p 10810"), TestCase("--port=10810"), TestCase("--port 10810"), TestCase("-fnp10810")]
+    [TestCase("-p10810"), TestCase("-p 10810"), TestCase("--port=10810"), TestCase("--port 10810")]
+    [TestCase("-fnp10810")]
     public void A_port_is_given_in_each_form(string option)
         => Assert.That(Parse(option + " memory").Port, Is.EqualTo("10810"));
 
@@ -34,16 +36,20 @@ public sealed class CommandLineTests
     [TestCase("-r"), TestCase("--readonly"), TestCase("--read-only"), TestCase("-fvr"), TestCase("--read")]
     public void Read_only_is_asked_for(string option) => Assert.That(Parse(option + " memory").ReadOnly, Is.True);
 
-    [TestCase("-e disk"), TestCase("-edisk"), TestCase("--export disk"), TestCase("--exportname=disk"), TestCase("--export-name disk")]
+    [TestCase("-e disk"), TestCase("-edisk"), TestCase("--export disk"), TestCase("--exportname=disk")]
+    [TestCase("--export-name disk")]
     public void An_export_name_is_given_in_each_form(string option)
         => Assert.That(Parse(option + " memory").ExportName, Is.EqualTo("disk"));
 
-    [TestCase("-f"), TestCase("--foreground"), TestCase("--no-fork"), TestCase("-n"), TestCase("--newstyle"), TestCase("--new-style")]
+    [TestCase("-f"), TestCase("--foreground"), TestCase("--no-fork"), TestCase("-n"), TestCase("--newstyle")]
+    [TestCase("--new-style")]
     [TestCase("--keepalive"), TestCase("--tls=off"), TestCase("--tls off")]
     public void Some_options_change_nothing(string option)
     {
         CommandOptions options = Parse(option + " memory");
-        Assert.That(options with { Filters = [], Parameters = [] }, Is.EqualTo(new CommandOptions { Plugin = "memory", Filters = [], Parameters = [] }));
+        Assert.That(
+            options with { Filters = [], Parameters = [] },
+            Is.EqualTo(new CommandOptions { Plugin = "memory", Filters = [], Parameters = [] }));
     }
 
     [TestCase("-P /p"), TestCase("-P/p"), TestCase("--pidfile=/p"), TestCase("--pid-file /p")]
@@ -57,7 +63,8 @@ public sealed class CommandLineTests
     [TestCase("-v"), TestCase("--verbose"), TestCase("-fv"), TestCase("--verb")]
     public void Verbose_is_asked_for(string option) => Assert.That(Parse(option + " memory").Verbose, Is.True);
 
-    [TestCase("--help", CommandMode.Help), TestCase("-V", CommandMode.Version), TestCase("--version", CommandMode.Version)]
+    [TestCase("--help", CommandMode.Help), TestCase("-V", CommandMode.Version)]
+    [TestCase("--version", CommandMode.Version)]
     [TestCase("--dump-config", CommandMode.DumpConfig), TestCase("--dump-plugin memory", CommandMode.DumpPlugin)]
     [TestCase("memory --dump-plugin", CommandMode.DumpPlugin), TestCase("memory --help", CommandMode.Help)]
     [TestCase("--long-options", CommandMode.LongOptions), TestCase("--short-options", CommandMode.ShortOptions)]
@@ -94,12 +101,16 @@ public sealed class CommandLineTests
     public void A_timeout_of_zero_is_no_limit()
         => Assert.That(Parse("--timeout 0 memory").HandshakeTimeout, Is.EqualTo(Timeout.InfiniteTimeSpan));
 
-    [TestCase("--log=stderr", "stderr"), TestCase("--log default", "stderr"), TestCase("--log=null", "null"), TestCase("--log=/l", "/l")]
-    public void A_log_is_chosen(string option, string expected) => Assert.That(Parse(option + " memory").Log, Is.EqualTo(expected));
+    [TestCase("--log=stderr", "stderr"), TestCase("--log default", "stderr"), TestCase("--log=null", "null")]
+    [TestCase("--log=/l", "/l")]
+    public void A_log_is_chosen(string option, string expected)
+        => Assert.That(Parse(option + " memory").Log, Is.EqualTo(expected));
 
     [Test]
     public void Run_implies_a_private_Unix_socket()
-        => Assert.That(CommandLine.Parse(["--run", "echo $uri", "memory"]).UnixSocket, Is.EqualTo(CommandOptions.PrivateUnixSocket));
+        => Assert.That(
+            CommandLine.Parse(["--run", "echo $uri", "memory"]).UnixSocket,
+            Is.EqualTo(CommandOptions.PrivateUnixSocket));
 
     [TestCase("-p0"), TestCase("-i::1")]
     public void Run_leaves_another_transport_alone(string option)
@@ -140,7 +151,9 @@ public sealed class CommandLineTests
             Assert.That(options.ReadOnly, Is.True);
             Assert.That(options.Verbose, Is.False);
             Assert.That(options.Plugin, Is.EqualTo("memory"));
-            Assert.That(options.Parameters.Select(p => p.Key + p.Value), Is.EqualTo(new[] { "1G", "-v", "--x=1", "--" }));
+            Assert.That(
+                options.Parameters.Select(p => p.Key + p.Value),
+                Is.EqualTo(new[] { "1G", "-v", "--x=1", "--" }));
         }
     }
 
@@ -148,28 +161,37 @@ public sealed class CommandLineTests
     public void A_single_dash_is_a_bare_argument()
         => Assert.That(Parse("file -").Parameters, Is.EqualTo(new KeyValuePair<string, string>[] { new("", "-") }));
 
-    [TestCase("--nosuch memory", "--nosuch"), TestCase("-Z memory", "-Z"), TestCase("-fZ memory", "-Z"), TestCase("--=1 memory", "--")]
+    [TestCase("--nosuch memory", "--nosuch"), TestCase("-Z memory", "-Z"), TestCase("-fZ memory", "-Z")]
+    [TestCase("--=1 memory", "--")]
     [TestCase("--p=1 memory", "--p is ambiguous"), TestCase("memory -p", "-p needs an argument: PORT")]
-    [TestCase("memory --port", "--port needs an argument"), TestCase("--verbose=1 memory", "--verbose takes no argument")]
-    [TestCase("--port= memory", "--port needs an argument that is not empty"), TestCase("-t x memory", "'x' is not a number")]
+    [TestCase("memory --port", "--port needs an argument")]
+    [TestCase("--verbose=1 memory", "--verbose takes no argument")]
+    [TestCase("--port= memory", "--port needs an argument that is not empty")]
+    [TestCase("-t x memory", "'x' is not a number")]
     [TestCase("-t -1 memory", "'-1' is not between 0"), TestCase("--timeout=soon memory", "'soon' is not a delay")]
-    [TestCase("--mask-handshake=0x memory", "--mask-handshake"), TestCase("-v", "no plugin"), TestCase("--dump-plugin", "no plugin")]
+    [TestCase("--mask-handshake=0x memory", "--mask-handshake"), TestCase("-v", "no plugin")]
+    [TestCase("--dump-plugin", "no plugin")]
     public void A_wrong_option_is_named(string arguments, string expected)
         => Assert.That(Failure(arguments), Does.Contain(expected));
 
-    [TestCase("-U /s -p 1 memory"), TestCase("-U /s -i ::1 memory"), TestCase("-s -U /s memory"), TestCase("-s -p 1 memory")]
+    [TestCase("-U /s -p 1 memory"), TestCase("-U /s -i ::1 memory"), TestCase("-s -U /s memory")]
+    [TestCase("-s -p 1 memory")]
     [TestCase("-s --run true memory")]
-    public void Contradictions_are_refused(string arguments) => Assert.That(Failure(arguments), Does.Contain("does not go together"));
+    public void Contradictions_are_refused(string arguments)
+        => Assert.That(Failure(arguments), Does.Contain("does not go together"));
 
-    [TestCase("-o"), TestCase("--oldstyle"), TestCase("--old-style"), TestCase("--vsock"), TestCase("--selinux-label=x")]
-    [TestCase("-u me"), TestCase("--user=me"), TestCase("-g us"), TestCase("--group us"), TestCase("--swap"), TestCase("-D x=1")]
+    [TestCase("-o"), TestCase("--oldstyle"), TestCase("--old-style"), TestCase("--vsock")]
+    [TestCase("--selinux-label=x")]
+    [TestCase("-u me"), TestCase("--user=me"), TestCase("-g us"), TestCase("--group us"), TestCase("--swap")]
+    [TestCase("-D x=1")]
     [TestCase("--debug=x"), TestCase("--tls=on"), TestCase("--tls=require"), TestCase("--tls-certificates=/d")]
     [TestCase("--tls-psk=/f"), TestCase("--tls-verify-peer"), TestCase("--log=syslog")]
     public void Options_that_are_missing_say_so(string option)
         => Assert.That(Failure(option + " memory"), Does.Contain("not supported"));
 
     [Test]
-    public void Tls_takes_three_words() => Assert.That(Failure("--tls=maybe memory"), Does.Contain("off, on or require"));
+    public void Tls_takes_three_words()
+        => Assert.That(Failure("--tls=maybe memory"), Does.Contain("off, on or require"));
 
     [Test]
     public void Every_name_and_letter_stands_for_one_option()

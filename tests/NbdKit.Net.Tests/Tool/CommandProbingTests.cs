@@ -25,7 +25,9 @@ public sealed class CommandProbingTests
     {
         (int status, string output, _) = await ToolProcess.RunAsync("--dump-config");
         Assert.That(status, Is.Zero);
-        Assert.That(output, Does.Contain("\nname=nbdkit-net\n").And.Match("(?m)^plugins=.*\\bmemory\\b").And.Match("(?m)^version_major=[0-9]+$"));
+        Assert.That(
+            output,
+            Does.Contain("\nname=nbdkit-net\n").And.Match("(?m)^plugins=.*\\bmemory\\b").And.Match("(?m)^version_major=[0-9]+$"));
     }
 
     [Test]
@@ -33,14 +35,20 @@ public sealed class CommandProbingTests
     {
         (int status, string output, _) = await ToolProcess.RunAsync("--dump-plugin", "memory", "1M");
         Assert.That(status, Is.Zero);
-        Assert.That(output, Does.Contain("\nname=memory\n").And.Contain("\nthread_model=parallel\n").And.Contain("\nmagic_config_key=size\n"));
+        Assert.That(
+            output,
+            Does.Contain("\nname=memory\n").And.Contain("\nthread_model=parallel\n").And.Contain("\nmagic_config_key=size\n"));
     }
 
     [Test]
     public async Task Options_are_listed()
     {
-        Assert.That((await ToolProcess.RunAsync("--long-options")).Output, Does.Contain("--mask-handshake\n").And.Not.Contain("--vsock"));
-        Assert.That((await ToolProcess.RunAsync("--short-options")).Output, Does.Contain("-U\n").And.Not.Contain("-o\n"));
+        Assert.That(
+            (await ToolProcess.RunAsync("--long-options")).Output,
+            Does.Contain("--mask-handshake\n").And.Not.Contain("--vsock"));
+        Assert.That(
+            (await ToolProcess.RunAsync("--short-options")).Output,
+            Does.Contain("-U\n").And.Not.Contain("-o\n"));
     }
 
     [TestCase("nbdkit-net: Unknown parameter 'sise'.*size", "memory", "sise=1M")]
@@ -48,6 +56,7 @@ public sealed class CommandProbingTests
     [TestCase("nbdkit-net: There is no filter named 'nosuch'", "--filter=nosuch", "memory", "1M")]
     [TestCase("nbdkit-net: memory: .*size.*1Z", "memory", "1Z")]
     [TestCase("nbdkit-net: there is no option --sise", "--sise=1", "memory")]
+    [TestCase("nbdkit-net: file: .*/no/such/file", "file", "/no/such/file")]
     [TestCase("mine: cannot open the log: .*/no/such", "--name=mine", "--log=/no/such/directory/log", "memory", "1M")]
     public async Task A_mistake_is_explained_in_one_line(string expected, params string[] arguments)
     {

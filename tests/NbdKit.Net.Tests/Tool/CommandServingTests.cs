@@ -172,7 +172,8 @@ public sealed class CommandServingTests : IDisposable
         taken.Bind(new IPEndPoint(IPAddress.Loopback, 0));
         taken.Listen();
         string endPoint = taken.LocalEndPoint!.ToString()!;
-        (int status, string output, string error) = await ToolProcess.RunAsync("-i", "127.0.0.1", "-p", endPoint.Split(':')[1], "memory", "1M");
+        (int status, string output, string error) = await ToolProcess.RunAsync(
+            "-i", "127.0.0.1", "-p", endPoint.Split(':')[1], "memory", "1M");
         Assert.That((status, output), Is.EqualTo((1, "")));
         Assert.That(error, Does.StartWith($"nbdkit-net: cannot listen on {endPoint}: ").And.Match("^[^\n]+\n$"));
     }
@@ -180,7 +181,8 @@ public sealed class CommandServingTests : IDisposable
     [Test]
     public async Task A_pid_file_that_cannot_be_written_stops_the_start()
     {
-        (int status, string output, string error) = await ToolProcess.RunAsync("-U", PathOf("s"), "-P", "/no/such/pid", "memory", "1M");
+        (int status, string output, string error) = await ToolProcess.RunAsync(
+            "-U", PathOf("s"), "-P", "/no/such/pid", "memory", "1M");
         Assert.That((status, output), Is.EqualTo((1, "")));
         Assert.That(error, Does.StartWith("nbdkit-net: cannot write the process id: "));
         Assert.That(File.Exists(PathOf("s")), Is.False);

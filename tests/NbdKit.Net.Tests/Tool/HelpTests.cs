@@ -74,7 +74,9 @@ public sealed class HelpTests
 
     [Test]
     public void An_unknown_name_is_answered_with_those_there_are()
-        => Assert.That(() => Help.Text(Catalogue, "nosuch", []), Throws.ArgumentException.With.Message.Contains("memory"));
+        => Assert.That(
+            () => Help.Text(Catalogue, "nosuch", []),
+            Throws.ArgumentException.With.Message.Contains("memory"));
 
     private static void AssertParameters(string text, IReadOnlyList<NbdParameter> parameters)
     {

@@ -22,7 +22,9 @@ public sealed class ListeningTests
     public async Task One_family_can_be_asked_for()
     {
         Assert.That(await EndPoints("-4"), Is.EqualTo(new[] { new IPEndPoint(IPAddress.Any, 10809) }));
-        Assert.That(await EndPoints("-6", "-i", "::1", "-p", "1"), Is.EqualTo(new[] { new IPEndPoint(IPAddress.IPv6Loopback, 1) }));
+        Assert.That(
+            await EndPoints("-6", "-i", "::1", "-p", "1"),
+            Is.EqualTo(new[] { new IPEndPoint(IPAddress.IPv6Loopback, 1) }));
     }
 
     [Test]
@@ -33,7 +35,9 @@ public sealed class ListeningTests
 
     [Test]
     public async Task The_name_of_a_host_is_looked_up()
-        => Assert.That(await EndPoints("-4", "-i", "localhost", "-p", "7"), Is.EqualTo(new[] { new IPEndPoint(IPAddress.Loopback, 7) }));
+        => Assert.That(
+            await EndPoints("-4", "-i", "localhost", "-p", "7"),
+            Is.EqualTo(new[] { new IPEndPoint(IPAddress.Loopback, 7) }));
 
     [Test]
     public async Task A_free_port_is_the_same_on_all_addresses()
@@ -44,7 +48,9 @@ public sealed class ListeningTests
 
     [Test]
     public async Task A_free_port_of_one_address_is_left_to_the_server()
-        => Assert.That(await EndPoints("-p", "0", "-i", "127.0.0.1"), Is.EqualTo(new[] { new IPEndPoint(IPAddress.Loopback, 0) }));
+        => Assert.That(
+            await EndPoints("-p", "0", "-i", "127.0.0.1"),
+            Is.EqualTo(new[] { new IPEndPoint(IPAddress.Loopback, 0) }));
 
     [Test]
     public async Task A_relative_path_of_a_Unix_socket_is_made_absolute()
@@ -60,7 +66,8 @@ public sealed class ListeningTests
     public async Task A_single_connection_needs_no_endpoint() => Assert.That(await EndPoints("-s"), Is.Empty);
 
     [TestCase("0", 0), TestCase("65535", 65535)]
-    public void A_port_is_a_number(string port, int expected) => Assert.That(Listening.PortNumber(port), Is.EqualTo(expected));
+    public void A_port_is_a_number(string port, int expected)
+        => Assert.That(Listening.PortNumber(port), Is.EqualTo(expected));
 
     [Test]
     public void A_port_is_the_name_of_a_service()
