@@ -6,40 +6,41 @@ namespace NbdKit.Tool;
 internal static partial class CommandLine
 {
     private static CommandOptions Apply(
-        CommandOptions options, OptionEntry entry, string shown, string value) => entry.Id switch
-    {
-        OptionId.Unix => options with { UnixSocket = NotEmpty(shown, value) },
-        OptionId.Port => options with { Port = NotEmpty(shown, value) },
-        OptionId.IPAddress => options with { Address = NotEmpty(shown, value) },
-        OptionId.IPv4Only => options with { Family = AddressFamily.InterNetwork },
-        OptionId.IPv6Only => options with { Family = AddressFamily.InterNetworkV6 },
-        OptionId.Single => options with { Single = true },
-        OptionId.Run => options with { Run = value },
-        OptionId.Filter => options with { Filters = [.. options.Filters, NotEmpty(shown, value)] },
-        OptionId.ReadOnly => options with { ReadOnly = true },
-        OptionId.ExportName => options with { ExportName = value },
-        // nbdkit's 0 is its way of asking for no threads beyond the connection's own.
-        OptionId.Threads => options with { Threads = Math.Max(1, (int)Number(shown, value, int.MaxValue)) },
-        OptionId.Timeout => options with { HandshakeTimeout = Delay(shown, value) },
-        OptionId.MaskHandshake => options with { HandshakeMask = Number(shown, value, long.MaxValue) },
-        OptionId.NoStructuredReplies => options with { StructuredReplies = false },
-        OptionId.NoMetaContexts => options with { MetaContexts = false },
-        OptionId.PidFile => options with { PidFile = Path.GetFullPath(NotEmpty(shown, value)) },
-        OptionId.PrintUri => options with { PrintUri = true },
-        OptionId.ExitWithParent => options with { ExitWithParent = true },
-        OptionId.Verbose => options with { Verbose = true },
-        OptionId.Log => options with { Log = LogTarget(shown, value) },
-        OptionId.Name => options with { Name = NotEmpty(shown, value) },
-        OptionId.Help => options with { Mode = CommandMode.Help },
-        OptionId.Version => options with { Mode = CommandMode.Version },
-        OptionId.DumpConfig => options with { Mode = CommandMode.DumpConfig },
-        OptionId.DumpPlugin => options with { Mode = CommandMode.DumpPlugin },
-        OptionId.LongOptions => options with { Mode = CommandMode.LongOptions },
-        OptionId.ShortOptions => options with { Mode = CommandMode.ShortOptions },
-        OptionId.Tls => Tls(options, shown, value),
-        OptionId.Unsupported => throw new CommandException($"the option {shown} is not supported ({entry.Help})"),
-        _ => options,
-    };
+        CommandOptions options, OptionEntry entry, string shown, string value)
+        => entry.Id switch
+        {
+            OptionId.Unix => options with { UnixSocket = NotEmpty(shown, value) },
+            OptionId.Port => options with { Port = NotEmpty(shown, value) },
+            OptionId.IPAddress => options with { Address = NotEmpty(shown, value) },
+            OptionId.IPv4Only => options with { Family = AddressFamily.InterNetwork },
+            OptionId.IPv6Only => options with { Family = AddressFamily.InterNetworkV6 },
+            OptionId.Single => options with { Single = true },
+            OptionId.Run => options with { Run = value },
+            OptionId.Filter => options with { Filters = [.. options.Filters, NotEmpty(shown, value)] },
+            OptionId.ReadOnly => options with { ReadOnly = true },
+            OptionId.ExportName => options with { ExportName = value },
+            // nbdkit's 0 is its way of asking for no threads beyond the connection's own.
+            OptionId.Threads => options with { Threads = Math.Max(1, (int)Number(shown, value, int.MaxValue)) },
+            OptionId.Timeout => options with { HandshakeTimeout = Delay(shown, value) },
+            OptionId.MaskHandshake => options with { HandshakeMask = Number(shown, value, long.MaxValue) },
+            OptionId.NoStructuredReplies => options with { StructuredReplies = false },
+            OptionId.NoMetaContexts => options with { MetaContexts = false },
+            OptionId.PidFile => options with { PidFile = Path.GetFullPath(NotEmpty(shown, value)) },
+            OptionId.PrintUri => options with { PrintUri = true },
+            OptionId.ExitWithParent => options with { ExitWithParent = true },
+            OptionId.Verbose => options with { Verbose = true },
+            OptionId.Log => options with { Log = LogTarget(shown, value) },
+            OptionId.Name => options with { Name = NotEmpty(shown, value) },
+            OptionId.Help => options with { Mode = CommandMode.Help },
+            OptionId.Version => options with { Mode = CommandMode.Version },
+            OptionId.DumpConfig => options with { Mode = CommandMode.DumpConfig },
+            OptionId.DumpPlugin => options with { Mode = CommandMode.DumpPlugin },
+            OptionId.LongOptions => options with { Mode = CommandMode.LongOptions },
+            OptionId.ShortOptions => options with { Mode = CommandMode.ShortOptions },
+            OptionId.Tls => Tls(options, shown, value),
+            OptionId.Unsupported => throw new CommandException($"the option {shown} is not supported ({entry.Help})"),
+            _ => options,
+        };
 
     private static CommandOptions Checked(CommandOptions options)
     {
