@@ -1,9 +1,3 @@
-using System.Net.Sockets;
-using NbdKit;
-using NbdKit.Plugins;
+using NbdKit.Tool;
 
-var server = new NbdServer(
-    NbdBackend.Compose(new MemoryPlugin { Size = NbdParse.Size(args[3]) }),
-    new NbdServerOptions { EndPoints = [new UnixDomainSocketEndPoint(args[1])] });
-await server.StartAsync().ConfigureAwait(false);
-await server.Stopped.ConfigureAwait(false);
+return await Command.RunAsync(args).ConfigureAwait(false);

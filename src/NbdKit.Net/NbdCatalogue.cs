@@ -1,3 +1,4 @@
+using NbdKit.Filters;
 using NbdKit.Plugins;
 
 namespace NbdKit;
@@ -15,8 +16,26 @@ public sealed class NbdCatalogue
     public NbdCatalogue()
     {
         // One line for each plugin and filter, in alphabetical order.
+        Add(DataPlugin.Entry);
         Add(FilePlugin.Entry);
         Add(MemoryPlugin.Entry);
+        Add(NullPlugin.Entry);
+        Add(PatternPlugin.Entry);
+        Add(SplitPlugin.Entry);
+        Add(BlockSizeFilter.Entry);
+        Add(CowFilter.Entry);
+        Add(DelayFilter.Entry);
+        Add(ErrorFilter.Entry);
+        Add(FuaFilter.Entry);
+        Add(LogFilter.Entry);
+        Add(NoextentsFilter.Entry);
+        Add(NofilterFilter.Entry);
+        Add(NoparallelFilter.Entry);
+        Add(NozeroFilter.Entry);
+        Add(OffsetFilter.Entry);
+        Add(PartitionFilter.Entry);
+        Add(ReadonlyFilter.Entry);
+        Add(RetryFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

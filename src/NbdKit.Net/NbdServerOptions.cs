@@ -65,7 +65,10 @@ public sealed record NbdServerOptions
     /// </summary>
     public long MaxBytesInFlight { get; init => field = AtLeast(value, 1); } = 64 << 20;
 
-    /// <summary>The bytes of payload that all connections together may hold. 512 MiB by default.</summary>
+    /// <summary>
+    /// The bytes of payload that all connections together may hold. 512 MiB by default. One connection gets at most as much as
+    /// is left, so clients that do not take their replies cannot starve the others.
+    /// </summary>
     public long MaxServerBytesInFlight { get; init => field = AtLeast(value, 1); } = 512 << 20;
 
     /// <summary>

@@ -74,7 +74,7 @@ public sealed partial class NextContext
             else
             {
                 // A mixed block: it promises only what every part of it does.
-                to = Math.Min(end, at + alignment);
+                to = alignment < end - at ? at + alignment : end;
                 for (int j = i; j < fine.Count && fine[j].Offset < to; j++)
                 {
                     status &= fine[j].Status;

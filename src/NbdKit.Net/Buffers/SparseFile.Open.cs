@@ -91,7 +91,8 @@ internal sealed partial class SparseFile
         }
         RequireDisk(facts);
         SafeFileHandle? handle = LinuxFile.Open(path, canWrite, nonBlocking: !followLinks, out error);
-        if (handle is null && canWrite && error is Errno.AccessDenied or Errno.NotPermitted or Errno.ReadOnlyFileSystem)
+        if (handle is null && canWrite && error is Errno.AccessDenied or Errno.NotPermitted or Errno.ReadOnlyFileSystem
+            or Errno.TextBusy)
         {
             canWrite = false;
             handle = LinuxFile.Open(path, write: false, nonBlocking: !followLinks, out error);

@@ -15,6 +15,7 @@ internal static class Errno
     public const int NotDirectory = 20;
     public const int Invalid = 22;
     public const int NotTerminal = 25;
+    public const int TextBusy = 26;
     public const int TooLarge = 27;
     public const int NoSpace = 28;
     public const int ReadOnlyFileSystem = 30;

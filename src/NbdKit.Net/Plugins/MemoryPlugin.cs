@@ -1,22 +1,53 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Plugins;
 
-/// <summary>placeholder</summary>
-public sealed class MemoryPlugin : INbdPlugin, INbdPluginHandle
+/// <summary>
+/// A disk in memory, shared by all connections: all zeroes at first, and gone with the plugin. Only what was written
+/// takes space, so it may be of any size (nbdkit-memory-plugin(1)).
+/// </summary>
+/// <remarks>
+/// <para>
+/// Space is taken in pages of 32 KiB, which is also the preferred block size and the grain of the extents; any offset
+/// and length will do. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM
+/// when the process has no memory left; nothing else limits what clients can make it take.
+/// </para>
+/// <para>
+/// A trim, and a zero that may trim, gives up the pages that lie in its range as a whole. A zero that may not trim
+/// (NBD_CMD_FLAG_NO_HOLE) keeps the pages there are, so they stay data in the extents, but makes none: there is no
+/// space to reserve. nbdkit gives pages up in both cases. The garbage collector takes back what was given up in its own
+/// time.
+/// </para>
+/// </remarks>
+public sealed class MemoryPlugin : INbdPlugin
 {
-    private byte[] _data = [];
+    private readonly SparseDisk _disk = new(new SparseArray(0));
 
-    /// <summary>The plugin in the catalogue.</summary>
+    /// <summary>The plugin in the catalogue: <c>memory</c>, with the magic parameter <c>size</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(
         "memory",
-        "a disk in memory",
+        "a disk in memory, shared by all connections",
         [new NbdParameter("size", "size of the disk") { IsRequired = true }],
-        p => new MemoryPlugin { Size = p.Size("size") ?? 0 })
+        parameters => new MemoryPlugin
+        {
+            Size = parameters.Size("size") ?? throw new ArgumentException("memory: the parameter size= is required."),
+        })
     {
         MagicParameter = "size",
     };
 
-    /// <summary>Size of the disk in bytes.</summary>
-    public required long Size { get; init; }
+    /// <summary>Size of the disk in bytes, from 0 to 2^63-1.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">The value is negative.</exception>
+    public required long Size
+    {
+        get;
+        init
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(value);
+            field = value;
+            _disk = new SparseDisk(new SparseArray(value));
+        }
+    }
 
     /// <inheritdoc/>
     public string Name => "memory";
@@ -25,33 +56,6 @@ public sealed class MemoryPlugin : INbdPlugin, INbdPluginHandle
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
     /// <inheritdoc/>
-    public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
-    {
-        _data = new byte[Size];
-        return default;
-    }
-
-    /// <inheritdoc/>
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken) => new(this);
-
-    /// <inheritdoc/>
-    public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken)
-        => new(new NbdExportInfo { Size = Size, CanWrite = true, CanFlush = true, CanMultiConn = true, CanFua = Support.Native });
-
-    /// <inheritdoc/>
-    public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
-    {
-        _data.AsSpan((int)offset, buffer.Length).CopyTo(buffer.Span);
-        return default;
-    }
-
-    /// <inheritdoc/>
-    public ValueTask WriteAsync(ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
-    {
-        data.Span.CopyTo(_data.AsSpan((int)offset));
-        return default;
-    }
-
-    /// <inheritdoc/>
-    public ValueTask FlushAsync(CancellationToken cancellationToken) => default;
+    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
+        => new(_disk);
 }

@@ -27,7 +27,7 @@ internal sealed class Connection
         SendStall = new StallClock(server.TimeProvider);
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
-        Input = new InputReader(transport, server.Slabs, ReceiveStall, server.TimeProvider);
+        Input = new InputReader(transport, server.Slabs, ReceiveStall);
         Replies = new ReplyWriter(transport, server.Slabs, Budget, SendStall);
     }
 
@@ -173,7 +173,7 @@ internal sealed class Connection
         }
         finally
         {
-            _transport.EndTransmission();
+            await _transport.EndTransmissionAsync().ConfigureAwait(false);
             await export.Context.CloseAsync().ConfigureAwait(false);
         }
     }

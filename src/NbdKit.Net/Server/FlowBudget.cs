@@ -25,7 +25,7 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
             return false;
         }
         long held = Volatile.Read(ref _bytes);
-        return (held == 0 || bytes <= maxBytes - held) && server.HasRoom(bytes);
+        return (held == 0 || bytes <= maxBytes - held) && server.HasRoom(held, bytes);
     }
 
     public void BeginRequest() => Interlocked.Increment(ref _requests);

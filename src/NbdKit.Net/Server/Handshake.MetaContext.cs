@@ -14,8 +14,7 @@ internal sealed partial class Handshake
         if (set)
         {
             // Even a request that fails replaces what was selected before.
-            _metaExport = null;
-            _metaContexts = [];
+            ForgetMetaContexts();
             if (!_structuredReplies)
             {
                 _replies.Error(option, OptionReplyType.ErrInvalid, "structured replies must be negotiated first");
@@ -41,5 +40,11 @@ internal sealed partial class Handshake
             _metaExport = request.Name;
             _metaContexts = selected ? [ExtentList.BaseAllocation] : [];
         }
+    }
+
+    private void ForgetMetaContexts()
+    {
+        _metaExport = null;
+        _metaContexts = [];
     }
 }

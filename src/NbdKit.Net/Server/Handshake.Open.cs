@@ -42,6 +42,11 @@ internal sealed partial class Handshake
             _replies.Error(option, OptionReplyType.ErrInvalid, fault);
             return null;
         }
+        if (option == OptionType.Info && _opensLeft <= 0)
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.LimitExceeded, "the client asked about exports too often");
+        }
         NextContext context;
         try
         {
@@ -66,12 +71,8 @@ internal sealed partial class Handshake
             await EnterAsync(session).ConfigureAwait(false);
             return session;
         }
+        _opensLeft--;
         await context.CloseAsync().ConfigureAwait(false);
-        if (--_opensLeft < 0)
-        {
-            throw new ConnectionEndedException(
-                NbdDisconnectReason.LimitExceeded, "the client asked about exports too often");
-        }
         return null;
     }
 
@@ -141,8 +142,10 @@ internal sealed partial class Handshake
             }
             bool timedOut = e is OperationCanceledException && limit.IsCancellationRequested;
             string message = timedOut ? "opening the export took too long" : e.Message;
+            // A layer's message is likely to quote the name.
             Log.OpenFailed(
-                _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), message, e is NbdException ? null : e);
+                _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), LogText.Clean(message, 400),
+                e is NbdException ? null : e);
             throw timedOut ? new NbdException(NbdError.IoError, message, e) : e;
         }
     }

@@ -15,6 +15,9 @@ internal sealed partial class Handshake
     // An option above MaxOptionPayload is read and thrown away up to this many times the limit, to be answered politely.
     private const int SkipFactor = 8;
 
+    // Holds nearly every payload that a client has reason to send.
+    private const int FirstPiece = 8 << 10;
+
     private readonly Connection _connection;
     private readonly NbdServerOptions _options;
     private readonly InputReader _input;
@@ -48,8 +51,7 @@ internal sealed partial class Handshake
                 await SkipOptionAsync(option).ConfigureAwait(false);
                 continue;
             }
-            byte[] payload = option.Length == 0 ? [] : new byte[option.Length];
-            await _input.ReadExactlyAsync(payload, _connection.Receiving).ConfigureAwait(false);
+            byte[] payload = await ReadPayloadAsync((int)option.Length).ConfigureAwait(false);
             if (option.Type == OptionType.Abort)
             {
                 return await AbortAsync().ConfigureAwait(false);
@@ -126,6 +128,20 @@ internal sealed partial class Handshake
         return option;
     }
 
+    // Memory grows with what has arrived, never with what was announced.
+    private async ValueTask<byte[]> ReadPayloadAsync(int length)
+    {
+        byte[] payload = length == 0 ? [] : new byte[Math.Min(length, FirstPiece)];
+        await _input.ReadExactlyAsync(payload, _connection.Receiving).ConfigureAwait(false);
+        while (payload.Length < length)
+        {
+            int have = payload.Length;
+            Array.Resize(ref payload, Math.Min(length, have * 4));
+            await _input.ReadExactlyAsync(payload.AsMemory(have), _connection.Receiving).ConfigureAwait(false);
+        }
+        return payload;
+    }
+
     private async ValueTask SkipOptionAsync(OptionHeader option)
     {
         if (option.Length > (long)_options.MaxOptionPayload * SkipFactor || option.Type == OptionType.ExportName)
@@ -134,6 +150,10 @@ internal sealed partial class Handshake
                 NbdDisconnectReason.LimitExceeded, $"the client sent an option of {option.Length} bytes");
         }
         await _input.SkipAsync(option.Length, _connection.Receiving).ConfigureAwait(false);
+        if (option.Type == OptionType.SetMetaContext)
+        {
+            ForgetMetaContexts();
+        }
         _replies.Error(option.Type, OptionReplyType.ErrTooBig, "the option is too large");
         await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
     }

@@ -11,17 +11,12 @@ namespace NbdKit.Server;
 /// Bytes are handed out in place: who keeps them beyond the next call holds the <see cref="Slab"/> they lie in. A connection
 /// that waits for its next message holds no buffer.
 /// </remarks>
-internal sealed class InputReader(Transport transport, SlabPool pool, StallClock stall, TimeProvider timeProvider)
+internal sealed class InputReader(Transport transport, SlabPool pool, StallClock stall)
 {
     // With large writes most of a big receive would be payload that has to be copied out again: headers are received in
     // small pieces then, and the payload goes straight to its own memory.
     private const int SmallReceive = 4 << 10;
 
-    // A client that was silent for so long is taken for idle: the next wait is one without a buffer, which costs a system
-    // call more when it ends.
-    private static readonly TimeSpan IdleAfter = TimeSpan.FromMilliseconds(100);
-
-    private bool _idle = true;
     private Slab? _slab;
     private int _start;
     private int _end;
@@ -49,11 +44,11 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
             if (Count == 0)
             {
                 stall.Stop();
-                if (_idle)
+                if (!transport.IsBusy)
                 {
                     ReleaseSlab();
-                    await GuardAsync(transport.WaitForDataAsync(cancellationToken)).ConfigureAwait(false);
                 }
+                await GuardAsync(transport.WaitForDataAsync(cancellationToken)).ConfigureAwait(false);
             }
             else
             {
@@ -62,14 +57,12 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
             Slab slab = MakeRoom(needed);
             int room = ExpectLargePayload ? Math.Max(SmallReceive, needed - Count) : Slab.Size;
             Memory<byte> free = slab.Memory[_end..];
-            long before = timeProvider.GetTimestamp();
             int received = await ReceiveAsync(free[..Math.Min(free.Length, room)], cancellationToken).ConfigureAwait(false);
-            _idle = timeProvider.GetElapsedTime(before) > IdleAfter;
             if (received == 0)
             {
                 return Count == 0 ? false : throw Truncated();
             }
-            _end += received;
+            _end += Math.Max(received, 0);
         }
         stall.Stop();
         return true;
@@ -90,7 +83,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
             {
                 throw Truncated();
             }
-            buffer = buffer[received..];
+            buffer = buffer[Math.Max(received, 0)..];
         }
         stall.Stop();
     }

@@ -7,12 +7,12 @@ internal static class LogText
 {
     private const int MaximumLength = 80;
 
-    public static string Clean(string text)
+    public static string Clean(string text, int maximumLength = MaximumLength)
     {
         var builder = new StringBuilder();
         foreach (Rune rune in text.EnumerateRunes())
         {
-            if (builder.Length >= MaximumLength)
+            if (builder.Length >= maximumLength)
             {
                 return builder.Append('…').ToString();
             }

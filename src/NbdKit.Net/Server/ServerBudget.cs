@@ -8,10 +8,14 @@ internal sealed class ServerBudget(long limit)
     private readonly ConcurrentQueue<FlowBudget> _waiting = new();
     private long _bytes;
 
-    public bool HasRoom(long bytes)
+    /// <summary>
+    /// Whether a connection that holds so much may take more: up to as much as is left for all others. So those that hold on to
+    /// what they have never take everything, however many they are, and one that holds nothing finds room.
+    /// </summary>
+    public bool HasRoom(long held, long bytes)
     {
-        long held = Volatile.Read(ref _bytes);
-        return held == 0 || bytes <= limit - held;
+        long total = Volatile.Read(ref _bytes);
+        return total == 0 || held + bytes <= limit - total;
     }
 
     public void Take(long bytes) => Interlocked.Add(ref _bytes, bytes);

@@ -24,8 +24,10 @@ internal sealed class PipeTransport(IDuplexPipe pipe) : Transport
             }
             ReadOnlySequence<byte> some = result.Buffer.Slice(0, Math.Min(buffer.Length, result.Buffer.Length));
             some.CopyTo(buffer.Span);
+            // Advancing gives the segments back: nothing of the sequence may be looked at afterwards.
+            int received = (int)some.Length;
             pipe.Input.AdvanceTo(some.End);
-            return (int)some.Length;
+            return received;
         }
         finally
         {

@@ -8,13 +8,13 @@ internal sealed class PumpThread
     private static readonly TimeSpan RetireAfter = TimeSpan.FromSeconds(10);
 
     private readonly SemaphoreSlim _signal = new(0);
-    private readonly Action<PumpThread> _retired;
+    private readonly Func<PumpThread, bool> _retire;
     private readonly int _managedThreadId;
     private Action? _work;
 
-    public PumpThread(Action<PumpThread> retired)
+    public PumpThread(Func<PumpThread, bool> retire)
     {
-        _retired = retired;
+        _retire = retire;
         var thread = new Thread(Run) { IsBackground = true, Name = "NBD connection" };
         _managedThreadId = thread.ManagedThreadId;
         thread.UnsafeStart();
@@ -32,12 +32,11 @@ internal sealed class PumpThread
         {
             if (!_signal.Wait(RetireAfter))
             {
-                _retired(this);
-                // Work that came in the last moment was meant for this thread and is still done.
-                if (!_signal.Wait(TimeSpan.Zero))
+                if (_retire(this))
                 {
                     return;
                 }
+                continue;
             }
             Interlocked.Exchange(ref _work, null)?.Invoke();
         }

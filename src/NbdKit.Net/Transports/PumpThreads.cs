@@ -39,14 +39,14 @@ internal sealed class PumpThreads(int limit)
         }
     }
 
-    private void Retire(PumpThread thread)
+    /// <summary>An idle thread wants to end; false if it was lent in the same moment.</summary>
+    private bool Retire(PumpThread thread)
     {
         lock (_lock)
         {
             if (!_free.Contains(thread))
             {
-                // It is lent, so it is not idle: it came back and went again while it waited.
-                return;
+                return false;
             }
             PumpThread[] others = [.. _free.Where(t => t != thread).Reverse()];
             _free.Clear();
@@ -55,6 +55,7 @@ internal sealed class PumpThreads(int limit)
                 _free.Push(other);
             }
             _count--;
+            return true;
         }
     }
 }

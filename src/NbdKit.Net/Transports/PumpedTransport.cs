@@ -15,26 +15,18 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
 
     public override NbdPeer Peer => socket.Peer;
 
+    public override bool IsBusy => _thread is { IsCurrent: true };
+
     /// <summary>From now on a thread may be used; the handshake does without.</summary>
     public override void BeginTransmission() => _enabled = socket.CanBlock;
 
     public override ValueTask WaitForDataAsync(CancellationToken cancellationToken)
-        => _thread is null ? socket.WaitForDataAsync(cancellationToken) : default;
+        => IsBusy ? default : socket.WaitForDataAsync(cancellationToken);
 
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
-    {
-        if (_thread is { IsCurrent: true })
-        {
-            int received = socket.Receive(buffer.Span);
-            if (received >= 0)
-            {
-                return new ValueTask<int>(received);
-            }
-            cancellationToken.ThrowIfCancellationRequested();
-            ReturnThread();
-        }
-        return ReceiveSlowlyAsync(buffer, cancellationToken);
-    }
+        => IsBusy
+            ? new ValueTask<int>(ReceiveHere(buffer))
+            : ReceiveElsewhereAsync(buffer, cancellationToken);
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
         => socket.SendAsync(bytes, cancellationToken);
@@ -51,22 +43,31 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
 
     public override void Abort() => socket.Abort();
 
-    /// <summary>Gives the thread back at the end of the connection.</summary>
-    public override void EndTransmission() => ReturnThread();
-
-    private async ValueTask<int> ReceiveSlowlyAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+    public override async ValueTask EndTransmissionAsync()
     {
-        if (_thread is null)
+        // What follows is the layers' business and may take its time: not on a thread that is another's by then.
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        ReturnThread();
+    }
+
+    private int ReceiveHere(Memory<byte> buffer)
+    {
+        int received = socket.Receive(buffer.Span);
+        if (received < 0)
         {
-            int first = await socket.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
-            if (_enabled && first > 0 && threads.TryRent(out _thread))
-            {
-                await _thread.SwitchTo();
-            }
-            return first;
+            ReturnThread();
+        }
+        return received;
+    }
+
+    private async ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        if (!_enabled || (_thread is null && !threads.TryRent(out _thread)))
+        {
+            return await socket.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
         }
         await _thread.SwitchTo();
-        return await ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
+        return ReceiveHere(buffer);
     }
 
     private void ReturnThread()

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
+using NbdKit.Native;
 
 namespace NbdKit.Transports;
 
@@ -60,7 +61,7 @@ internal sealed class ReadinessPoller : IDisposable
         }
         if (_descriptor >= 0)
         {
-            Epoll.Signal(_signal);
+            LinuxEpoll.Signal(_signal);
         }
     }
 
@@ -69,22 +70,22 @@ internal sealed class ReadinessPoller : IDisposable
     /// <summary>Watches for the next event; false if the kernel refused.</summary>
     internal bool Arm(SocketWatch watch, int descriptor, uint events, ref bool added)
     {
-        int operation = added ? Epoll.Modify : Epoll.Add;
+        int operation = added ? LinuxEpoll.Modify : LinuxEpoll.Add;
         added = true;
-        return Epoll.Control(_descriptor, operation, descriptor, events | Epoll.OneShot | Epoll.PeerClosed, watch.Id) == 0;
+        return LinuxEpoll.Control(_descriptor, operation, descriptor, events | LinuxEpoll.OneShot | LinuxEpoll.PeerClosed, watch.Id) == 0;
     }
 
     private bool Start()
     {
-        int descriptor = Epoll.Create();
+        int descriptor = LinuxEpoll.Create();
         if (descriptor < 0)
         {
             return false;
         }
-        _signal = Epoll.CreateSignal();
-        if (_signal < 0 || Epoll.Control(descriptor, Epoll.Add, _signal, Epoll.Readable, StopId) != 0)
+        _signal = LinuxEpoll.CreateSignal();
+        if (_signal < 0 || LinuxEpoll.Control(descriptor, LinuxEpoll.Add, _signal, LinuxEpoll.Readable, StopId) != 0)
         {
-            Epoll.Close(descriptor);
+            LinuxEpoll.Close(descriptor);
             return false;
         }
         _descriptor = descriptor;
@@ -97,14 +98,14 @@ internal sealed class ReadinessPoller : IDisposable
         Span<byte> events = stackalloc byte[BatchSize * 16];
         while (true)
         {
-            int count = Epoll.Wait(_descriptor, events);
+            int count = LinuxEpoll.Wait(_descriptor, events);
             if (count < 0 && Marshal.GetLastPInvokeError() != Interrupted)
             {
                 return;
             }
             for (int i = 0; i < count; i++)
             {
-                (uint happened, long id) = Epoll.Read(events, i);
+                (uint happened, long id) = LinuxEpoll.Read(events, i);
                 if (id == StopId)
                 {
                     Close();
@@ -121,7 +122,7 @@ internal sealed class ReadinessPoller : IDisposable
     private void Close()
     {
         // No socket is armed any more: Dispose has closed all watches before it gave the signal.
-        Epoll.Close(_descriptor);
-        Epoll.Close(_signal);
+        LinuxEpoll.Close(_descriptor);
+        LinuxEpoll.Close(_signal);
     }
 }

@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using NbdKit.Native;
 
 namespace NbdKit.Transports;
 
@@ -75,7 +76,7 @@ internal sealed class SocketTransport : Transport
     }
 
     /// <summary>Receives on the caller's thread, which may block for a while; -1 if nothing came.</summary>
-    public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer);
+    public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: true);
 
     public override void StopReceiving()
     {
@@ -153,13 +154,13 @@ internal sealed class SocketTransport : Transport
     {
         while (true)
         {
-            await watch.WaitReadableAsync().ConfigureAwait(false);
-            cancellationToken.ThrowIfCancellationRequested();
-            int received = Receive(buffer.Span);
+            int received = LinuxSocket.Receive(_socket.SafeHandle, buffer.Span, wait: false);
             if (received >= 0)
             {
                 return received;
             }
+            await watch.WaitReadableAsync().ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
         }
     }
 

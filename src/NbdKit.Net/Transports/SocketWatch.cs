@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using NbdKit.Native;
 
 namespace NbdKit.Transports;
 
@@ -33,9 +34,9 @@ internal sealed class SocketWatch(ReadinessPoller poller, Socket socket, long id
 
     internal void Happened(uint events)
     {
-        bool failed = (events & Epoll.Failed) != 0;
-        bool readable = failed || (events & (Epoll.Readable | Epoll.PeerClosed)) != 0;
-        bool writable = failed || (events & Epoll.Writable) != 0;
+        bool failed = (events & LinuxEpoll.Failed) != 0;
+        bool readable = failed || (events & (LinuxEpoll.Readable | LinuxEpoll.PeerClosed)) != 0;
+        bool writable = failed || (events & LinuxEpoll.Writable) != 0;
         bool completeReader;
         bool completeWriter;
         lock (_lock)
@@ -74,7 +75,7 @@ internal sealed class SocketWatch(ReadinessPoller poller, Socket socket, long id
         {
             return true;
         }
-        uint events = (reader ? Epoll.Readable : 0) | (writer ? Epoll.Writable : 0);
+        uint events = (reader ? LinuxEpoll.Readable : 0) | (writer ? LinuxEpoll.Writable : 0);
         try
         {
             return poller.Arm(this, (int)socket.SafeHandle.DangerousGetHandle(), events, ref _added);

@@ -6,10 +6,16 @@ internal abstract class Transport
     /// <summary>Who is at the other end.</summary>
     public virtual NbdPeer Peer => NbdPeer.Unknown;
 
+    /// <summary>Whether the next receive should be made right away, with a buffer at hand.</summary>
+    public virtual bool IsBusy => true;
+
     /// <summary>Completes when there is something to receive, without holding a buffer meanwhile.</summary>
     public virtual ValueTask WaitForDataAsync(CancellationToken cancellationToken) => default;
 
-    /// <summary>Receives at least one byte; 0 when the client has sent its last.</summary>
+    /// <summary>
+    /// Receives at least one byte; 0 when the client has sent its last; -1 if nothing came for a while, so that the caller can
+    /// do without its buffer and wait.
+    /// </summary>
     public abstract ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken);
 
     /// <summary>Sends everything.</summary>
@@ -27,9 +33,7 @@ internal abstract class Transport
     }
 
     /// <summary>No request will be received or answered any more.</summary>
-    public virtual void EndTransmission()
-    {
-    }
+    public virtual ValueTask EndTransmissionAsync() => default;
 
     /// <summary>Lets a receive under way end, as if the client had sent its last byte, where its token does not reach it.</summary>
     public virtual void StopReceiving()

@@ -1,9 +1,9 @@
 using System.Runtime.InteropServices;
 
-namespace NbdKit.Transports;
+namespace NbdKit.Native;
 
-/// <summary>The calls of epoll(7) that <see cref="ReadinessPoller"/> needs.</summary>
-internal static class Epoll
+/// <summary>The calls of epoll(7) that watching idle sockets needs.</summary>
+internal static class LinuxEpoll
 {
     public const int Add = 1;
     public const int Modify = 3;

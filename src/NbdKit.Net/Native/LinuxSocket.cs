@@ -1,7 +1,7 @@
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 
-namespace NbdKit.Transports;
+namespace NbdKit.Native;
 
 /// <summary>
 /// Plain system calls on a socket. The runtime's own would hide how much of a send was done before its time limit, and put
@@ -27,13 +27,13 @@ internal static class LinuxSocket
         }
     }
 
-    /// <summary>Receives, waiting as long as the socket's time limit; -1 if nothing came.</summary>
+    /// <summary>Receives, waiting as long as the socket's time limit or not at all; -1 if nothing came.</summary>
     /// <exception cref="SocketException">The connection failed.</exception>
-    public static int Receive(SafeSocketHandle socket, Span<byte> buffer)
+    public static int Receive(SafeSocketHandle socket, Span<byte> buffer, bool wait)
     {
         while (true)
         {
-            nint received = recv(socket, ref MemoryMarshal.GetReference(buffer), buffer.Length, 0);
+            nint received = recv(socket, ref MemoryMarshal.GetReference(buffer), buffer.Length, wait ? 0 : DontWait);
             if (received >= 0)
             {
                 return (int)received;

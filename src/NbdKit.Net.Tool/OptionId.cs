@@ -1,0 +1,40 @@
+namespace NbdKit.Tool;
+
+/// <summary>The options of the command line.</summary>
+internal enum OptionId
+{
+    DumpConfig,
+    DumpPlugin,
+    ExitWithParent,
+    ExportName,
+    Filter,
+    Foreground,
+    Help,
+    IPAddress,
+    IPv4Only,
+    IPv6Only,
+    KeepAlive,
+    Log,
+    LongOptions,
+    MaskHandshake,
+    Name,
+    Newstyle,
+    NoMetaContexts,
+    NoStructuredReplies,
+    PidFile,
+    Port,
+    PrintUri,
+    ReadOnly,
+    Run,
+    ShortOptions,
+    Single,
+    Threads,
+    Timeout,
+    Tls,
+    Unix,
+    Verbose,
+    Version,
+
+    /// <summary>An option of nbdkit that this command does not have.</summary>
+    Unsupported,
+}

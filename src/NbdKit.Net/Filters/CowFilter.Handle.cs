@@ -1,0 +1,84 @@
+namespace NbdKit.Filters;
+
+// One context: the export's overlay over the context below.
+public sealed partial class CowFilter
+{
+    private sealed class CowHandle(CowFilter filter, NbdContext context) : INbdFilterHandle
+    {
+        private CowOverlay? _overlay;
+
+        private CowOverlay Overlay => _overlay!;
+
+        public ValueTask PrepareAsync(NextContext next, CancellationToken cancellationToken)
+        {
+            _overlay = filter.Acquire(context, next.Info);
+            return default;
+        }
+
+        public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
+            => new(next.Info with
+            {
+                BlockSize = Raised(next.Info.BlockSize, Overlay.BlockSize),
+                CanWrite = true,
+                CanFlush = true,
+                CanTrim = true,
+                CanZero = Support.Native,
+                CanFastZero = true,
+                CanFua = Support.Native,
+                CanCache = filter.OnCache || next.Info.CanCache != Support.None ? Support.Native : Support.None,
+                CanMultiConn = true,
+                CanExtents = true,
+                // What the overlay means in any other context is not known here.
+                MetaContexts = [ExtentList.BaseAllocation],
+            });
+
+        public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
+            => Overlay.ReadAsync(next, buffer, offset, filter.CopiesOnRead, cancellationToken);
+
+        public ValueTask WriteAsync(
+            NextContext next, ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
+            => Overlay.WriteAsync(next, data, offset, cancellationToken);
+
+        public ValueTask FlushAsync(NextContext next, CancellationToken cancellationToken) => default;
+
+        public ValueTask TrimAsync(
+            NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+            => Overlay.ZeroAsync(next, offset, length, RequestFlags.MayTrim, cancellationToken);
+
+        public ValueTask ZeroAsync(
+            NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+            => Overlay.ZeroAsync(next, offset, length, flags, cancellationToken);
+
+        public ValueTask CacheAsync(NextContext next, long offset, long length, CancellationToken cancellationToken)
+            => Overlay.CacheAsync(next, offset, length, filter.OnCache, cancellationToken);
+
+        public ValueTask ExtentsAsync(
+            NextContext next,
+            long offset,
+            long length,
+            RequestFlags flags,
+            ExtentList extents,
+            CancellationToken cancellationToken)
+            => Overlay.ExtentsAsync(next, offset, length, flags, extents, cancellationToken);
+
+        public ValueTask CloseAsync()
+        {
+            if (Interlocked.Exchange(ref _overlay, null) is { } overlay)
+            {
+                filter.Release(context, overlay);
+            }
+            return default;
+        }
+
+        private static BlockSize Raised(BlockSize below, int blockSize)
+        {
+            if (below.Preferred == 0)
+            {
+                return new BlockSize(1, blockSize);
+            }
+            return blockSize > below.Preferred && blockSize <= below.Maximum
+                ? new BlockSize(below.Minimum, blockSize, below.Maximum)
+                : below;
+        }
+    }
+}

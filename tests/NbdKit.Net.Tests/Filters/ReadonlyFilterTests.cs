@@ -1,0 +1,105 @@
+using NbdKit.Filters;
+using NbdKit.Tests.Testing;
+
+namespace NbdKit.Tests.Filters;
+
+public class ReadonlyFilterTests
+{
+    private string _file = "";
+
+    [SetUp]
+    public void SetUp() => _file = Path.Combine(Path.GetTempPath(), "nbdkit-net-readonly-" + Guid.NewGuid().ToString("N"));
+
+    [TearDown]
+    public void TearDown()
+    {
+        if (Directory.Exists(_file))
+        {
+            Directory.Delete(_file);
+        }
+        File.Delete(_file);
+    }
+
+    [Test]
+    public async Task For_good_the_layer_below_is_opened_read_only()
+    {
+        var plugin = new ModelPlugin(new byte[4096]);
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ReadonlyFilter());
+        await using NextContext disk = await chain.OpenAsync("some");
+        Assert.That(plugin.Opens, Is.EqualTo(new[] { ("some", true) }));
+        Assert.That(disk.Info.CanWrite, Is.False);
+        Assert.That((disk.Info.CanTrim, disk.Info.CanZero, disk.Info.CanFua), Is.EqualTo((false, Support.None, Support.None)));
+        Assert.That(
+            async () => await disk.WriteAsync(new byte[1], 0, RequestFlags.None, default), Throws.InvalidOperationException);
+        await disk.FlushAsync(default);
+        Assert.That(await TestData.ReadAsync(disk, 0, 1), Is.EqualTo(new byte[1]));
+    }
+
+    [Test]
+    public async Task Writes_are_refused_while_the_file_exists_and_only_then()
+    {
+        var plugin = new ModelPlugin(new byte[4096]);
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ReadonlyFilter { ReadonlyFile = _file });
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(plugin.Opens, Is.EqualTo(new[] { ("", false) }));
+        Assert.That(disk.Info, Is.EqualTo(plugin.Info with { Size = 4096 }));
+        Func<Task>[] changes =
+        [
+            async () => await disk.WriteAsync(new byte[1], 0, RequestFlags.Fua, default),
+            async () => await disk.TrimAsync(0, 1, RequestFlags.None, default),
+            async () => await disk.ZeroAsync(0, 1, RequestFlags.None, default),
+            async () => await disk.ZeroAsync(0, 1, RequestFlags.FastZero, default),
+        ];
+        for (int round = 0; round < 2; round++)
+        {
+            await File.WriteAllTextAsync(_file, "");
+            foreach (Func<Task> change in changes)
+            {
+                Assert.That(TestData.Failure(change).Error, Is.EqualTo(NbdError.PermissionDenied));
+            }
+            await disk.FlushAsync(default);
+            await disk.CacheAsync(0, 1, default);
+            await TestData.ReadAsync(disk, 0, 1);
+            Assert.That(plugin.TakeCalls(), Is.EqualTo(new[] { "flush", "cache 0+1", "read 0+1" }));
+
+            File.Delete(_file);
+            foreach (Func<Task> change in changes)
+            {
+                await change();
+            }
+            Assert.That(plugin.TakeCalls(), Has.Length.EqualTo(4));
+        }
+    }
+
+    [Test]
+    public async Task Zeroes_that_the_library_writes_are_refused_too()
+    {
+        var plugin = new ModelPlugin(new byte[4096], ModelPlugin.Everything with { CanZero = Support.Emulate });
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ReadonlyFilter { ReadonlyFile = _file });
+        await using NextContext disk = await chain.OpenAsync();
+        Directory.CreateDirectory(_file);
+        NbdException e = TestData.Failure(async () => await disk.ZeroAsync(0, 1, RequestFlags.None, default));
+        Assert.That(e.Error, Is.EqualTo(NbdError.PermissionDenied));
+        Assert.That(plugin.TakeCalls(), Is.Empty);
+    }
+
+    [Test]
+    public async Task With_a_file_an_export_that_is_opened_read_only_stays_so()
+    {
+        var plugin = new ModelPlugin(new byte[4096]);
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ReadonlyFilter { ReadonlyFile = _file });
+        await using NextContext disk = await chain.OpenAsync(readOnly: true);
+        Assert.That(plugin.Opens, Is.EqualTo(new[] { ("", true) }));
+        Assert.That(disk.Info.CanWrite, Is.False);
+    }
+
+    [Test]
+    public void A_relative_path_is_resolved_once()
+    {
+        var filter = (ReadonlyFilter)ReadonlyFilter.Entry.Create(
+            new NbdParameters("readonly", [new("readonly-file", "some.lock")]));
+        Assert.That(filter.ReadonlyFile, Is.EqualTo(Path.GetFullPath("some.lock")));
+        Assert.That(((ReadonlyFilter)ReadonlyFilter.Entry.Create(new NbdParameters("readonly", []))).ReadonlyFile, Is.Null);
+        Assert.That(() => new ReadonlyFilter { ReadonlyFile = "" }, Throws.ArgumentException);
+    }
+}

@@ -1,0 +1,182 @@
+using NbdKit.Filters;
+using NbdKit.Tests.Testing;
+
+namespace NbdKit.Tests.Filters;
+
+/// <summary>The filters that random stacks are made of. A new filter gets a line here and a method below.</summary>
+internal static class StackGenerators
+{
+    public static IReadOnlyList<StackGenerator> All { get; } =
+    [
+        new("blocksize", BlockSize),
+        new("fua", Fua),
+        new("noextents", Noextents),
+        new("nofilter", (_, _) => new NofilterFilter()),
+        new("noparallel", (_, random) => new NoparallelFilter { Serialize = (ThreadModel)random.Next(4) }),
+        new("nozero", Nozero),
+        new("offset", Offset),
+        new("partition", Partition),
+        new("readonly", Readonly),
+    ];
+
+    /// <summary>Puts a window on the part of a plugin that exists.</summary>
+    public static INbdFilter ToBackedPart(StackModel model, long start)
+    {
+        model.Narrow(start, model.Size - start);
+        return new OffsetFilter { Offset = start };
+    }
+
+    private static OffsetFilter? Offset(StackModel model, Random random)
+    {
+        if (!model.IsBacked)
+        {
+            return null;
+        }
+        long units = model.Size / model.Unit;
+        // Mostly a little is cut off, so that something is left for the filters above.
+        long offset = Math.Min(units, random.Next(4) == 0 ? random.NextInt64(units + 1) : random.NextInt64(8)) * model.Unit;
+        long left = model.Size - offset;
+        long? range = random.Next(3) switch
+        {
+            0 => null,
+            1 => left / model.Unit * model.Unit,
+            _ => (left - random.NextInt64((left / 2) + 1)) / model.Unit * model.Unit,
+        };
+        model.Narrow(offset, range ?? left);
+        return new OffsetFilter { Offset = offset, Range = range };
+    }
+
+    private static PartitionFilter? Partition(StackModel model, Random random)
+    {
+        int sector = model.Unit == 4096 || random.Next(4) == 0 ? 4096 : 512;
+        long step = Math.Max(model.Unit, sector) / sector;
+        long sectors = model.Size / sector;
+        long first = (24 + step - 1) / step * step;
+        if (!model.IsBacked || model.Unit > 4096 || sectors < first + step + 8)
+        {
+            return null;
+        }
+        long count = (sectors - 8 - first) / step * step;
+        Span<byte> disk = model.Bytes(0, sectors * sector);
+        int number = random.Next(1, 5);
+        switch (random.Next(3))
+        {
+            case 0:
+                var partitions = new (ulong, ulong)[number];
+                partitions[^1] = ((ulong)first, (ulong)(first + count - 1));
+                disk[..(8 * sector)].Clear();
+                PartitionImage.WriteGpt(disk, sector, partitions, count: random.Next(number, 17));
+                break;
+            case 1:
+                var entries = new (byte, uint, uint)[4];
+                entries[number - 1] = (0x83, (uint)first, (uint)count);
+                disk[..(2 * sector)].Clear();
+                PartitionImage.WriteRecord(disk, entries);
+                break;
+            default:
+                disk[..(4 * sector)].Clear();
+                PartitionImage.WriteRecord(disk, (0, 0, 0), (0x0F, 2, (uint)(first + count)));
+                PartitionImage.WriteRecord(disk[(2 * sector)..], (0x83, 1, 1), (0x05, 1, 1));
+                PartitionImage.WriteRecord(disk[(3 * sector)..], (0x83, (uint)first - 3, (uint)count), default);
+                number = 6;
+                break;
+        }
+        model.Narrow(first * sector, count * sector);
+        string kind = disk[450] == 0xEE ? "GPT" : "MBR";
+        string? below = model.Info.Description;
+        model.Change(info => info with
+        {
+            Description = $"partition {number} of {kind} disk{(below is null ? "" : ": " + below)}",
+        });
+        return new PartitionFilter { Partition = number, SectorSize = sector };
+    }
+
+    private static BlockSizeFilter? BlockSize(StackModel model, Random random)
+    {
+        long? minBlock = random.Next(4) switch { 0 => 512, 1 => 4096, 2 => 1L << random.Next(13), _ => null };
+        long block = Math.Max(minBlock ?? 1, model.Unit);
+        if (model.Info.BlockSize.Maximum is > 0 and var maximum && maximum < block)
+        {
+            return null;
+        }
+        model.Narrow(0, model.Size / block * block);
+        model.Change(info => info with
+        {
+            BlockSize = new BlockSize(1, Math.Max(4096, Math.Max(block, info.BlockSize.Preferred))),
+        });
+        long piece = Math.Max(block, 512);
+        return new BlockSizeFilter
+        {
+            MinBlock = minBlock,
+            MaxData = random.Next(2) == 0 ? null : piece * random.Next(1, 20),
+            MaxLength = random.Next(2) == 0 ? null : piece * random.Next(1, 40),
+        };
+    }
+
+    private static FuaFilter? Fua(StackModel model, Random random)
+    {
+        var mode = (FuaMode)random.Next(6);
+        bool flushOnClose = random.Next(2) == 0;
+        NbdExportInfo below = model.Info;
+        if (below.CanWrite)
+        {
+            if ((mode == FuaMode.Emulate || flushOnClose) && !below.CanFlush)
+            {
+                return null;
+            }
+            if (mode is FuaMode.Native or FuaMode.Force && below.CanFua == Support.None)
+            {
+                return null;
+            }
+            model.LosesData |= mode == FuaMode.Discard;
+            model.ForcesData |= mode == FuaMode.Force;
+            model.Change(info => mode switch
+            {
+                FuaMode.None => info with { CanFua = Support.None },
+                FuaMode.Emulate => info with { CanFua = Support.Emulate },
+                FuaMode.Native => info with { CanFua = Support.Native },
+                FuaMode.Pass => info,
+                _ => info with { CanFua = Support.Native, CanFlush = true },
+            });
+        }
+        return new FuaFilter { Mode = mode, FlushOnClose = flushOnClose };
+    }
+
+    private static NozeroFilter? Nozero(StackModel model, Random random)
+    {
+        var mode = (ZeroMode)random.Next(4);
+        var fast = (FastZeroMode)random.Next(4);
+        NbdExportInfo below = model.Info;
+        if (below is { CanWrite: true, CanZero: Support.None } && mode is ZeroMode.Notrim or ZeroMode.Plugin)
+        {
+            return null;
+        }
+        model.Change(info => info with
+        {
+            CanZero = mode switch
+            {
+                ZeroMode.None => Support.None,
+                _ when fast == FastZeroMode.Ignore => Support.Native,
+                ZeroMode.Emulate => Support.Emulate,
+                _ => info.CanZero,
+            },
+            CanFastZero = fast switch
+            {
+                FastZeroMode.None => false,
+                FastZeroMode.Default when mode != ZeroMode.Emulate => info.CanFastZero,
+                _ => true,
+            },
+        });
+        return new NozeroFilter { Mode = mode, FastMode = fast };
+    }
+
+    private static NoextentsFilter Noextents(StackModel model, Random random)
+    {
+        model.Change(info => info with { CanExtents = false });
+        return new NoextentsFilter();
+    }
+
+    // The permanent form reaches down to the plugin, so it is not made here but decided before the stack is built.
+    private static ReadonlyFilter Readonly(StackModel model, Random random)
+        => new() { ReadonlyFile = "/nonexistent/nbdkit-net" };
+}

@@ -1,0 +1,258 @@
+using NbdKit.Tests.Testing;
+
+namespace NbdKit.Tests.Filters;
+
+/// <summary>A random history of requests on one stack, each compared with the model.</summary>
+internal sealed class StackHistory
+{
+    private const int Operations = 200;
+    private const int LargestData = 40_000;
+
+    private readonly NextContext _disk;
+    private readonly ModelPlugin _plugin;
+    private readonly StackModel _model;
+    private readonly Random _random;
+    private readonly string _stack;
+    private string _operation = "";
+
+    public StackHistory(NextContext disk, ModelPlugin plugin, StackModel model, Random random, string stack)
+    {
+        _disk = disk;
+        _plugin = plugin;
+        _model = model;
+        _random = random;
+        _stack = stack;
+    }
+
+    private NbdExportInfo Info => _model.Info;
+
+    public async Task RunAsync()
+    {
+        for (int i = 0; i < Operations; i++)
+        {
+            int kind = _random.Next(100);
+            (long offset, long length) = RandomRange(isData: kind < 60);
+            RequestFlags flags = Info.CanFua != Support.None && _random.Next(3) == 0 ? RequestFlags.Fua : RequestFlags.None;
+            _operation = $"#{i} {offset}+{length} {flags} kind {kind}";
+            try
+            {
+                await OneAsync(kind, offset, length, flags);
+            }
+            catch (Exception e) when (e is not AssertionException)
+            {
+                throw new AssertionException($"{_stack}: {_operation}", e);
+            }
+            Check(_plugin.Offence is null, $"the plugin was asked to {_plugin.Offence}");
+            if (i % 20 == 0 || i == Operations - 1)
+            {
+                Check(_plugin.Data.AsSpan().SequenceEqual(_model.Content), "the content differs");
+            }
+        }
+    }
+
+    private Task OneAsync(int kind, long offset, long length, RequestFlags flags) => kind switch
+    {
+        >= 95 => FlushAsync(),
+        _ when length == 0 => Task.CompletedTask,
+        < 25 => ReadAsync(offset, length),
+        < 50 => WriteAsync(offset, length, flags),
+        < 60 => WriteManyAsync(offset, length, flags),
+        < 75 => ZeroAsync(offset, length, flags),
+        < 82 => TrimAsync(offset, length, flags),
+        < 87 => CacheAsync(offset, length),
+        _ => ExtentsAsync(offset, length),
+    };
+
+    private async Task ReadAsync(long offset, long length)
+    {
+        byte[] buffer = new byte[length];
+        buffer.AsSpan().Fill(0xEE);
+        await _disk.ReadAsync(buffer, offset, default);
+        Check(_model.Bytes(offset, length).SequenceEqual(buffer), "a read returned other bytes");
+    }
+
+    private async Task WriteAsync(long offset, long length, RequestFlags flags)
+    {
+        byte[] data = new byte[length];
+        _random.NextBytes(data);
+        if (!Info.CanWrite)
+        {
+            await MustBeMisuseAsync(async () => await _disk.WriteAsync(data, offset, RequestFlags.None, default));
+            return;
+        }
+        await _disk.WriteAsync(data, offset, flags, default);
+        data.CopyTo(_model.Bytes(offset, length));
+        CheckDurable(offset, length, flags);
+    }
+
+    /// <summary>Neighbours that share blocks below, written at once.</summary>
+    private async Task WriteManyAsync(long offset, long length, RequestFlags flags)
+    {
+        if (!Info.CanWrite)
+        {
+            return;
+        }
+        byte[] data = new byte[length];
+        _random.NextBytes(data);
+        var writes = new List<Task>();
+        for (long at = 0; at < length;)
+        {
+            long count = Math.Min(length - at, _random.NextInt64(1, (length / _model.Unit / 4) + 2) * _model.Unit);
+            writes.Add(_disk.WriteAsync(data.AsMemory((int)at, (int)count), offset + at, flags, default).AsTask());
+            at += count;
+        }
+        await Task.WhenAll(writes);
+        data.CopyTo(_model.Bytes(offset, length));
+        CheckDurable(offset, length, flags);
+    }
+
+    private async Task ZeroAsync(long offset, long length, RequestFlags flags)
+    {
+        bool fast = _random.Next(3) == 0;
+        if (Info.CanZero == Support.None)
+        {
+            await MustBeMisuseAsync(async () => await _disk.ZeroAsync(offset, length, RequestFlags.None, default));
+            return;
+        }
+        if (fast && !Info.CanFastZero)
+        {
+            await MustBeMisuseAsync(async () => await _disk.ZeroAsync(offset, length, RequestFlags.FastZero, default));
+            return;
+        }
+        flags |= (fast ? RequestFlags.FastZero : 0) | (_random.Next(2) == 0 ? RequestFlags.MayTrim : 0);
+        _operation += $" zero {flags}";
+        try
+        {
+            await _disk.ZeroAsync(offset, length, flags, default);
+        }
+        catch (NbdException e) when (fast && e.Error == NbdError.NotSupported)
+        {
+            Check(
+                _model.Bytes(offset, length).SequenceEqual(_plugin.Data.AsSpan(_model.InPlugin(offset, length))),
+                "a refused zero had an effect");
+            return;
+        }
+        _model.Bytes(offset, length).Clear();
+        CheckDurable(offset, length, flags);
+    }
+
+    private async Task TrimAsync(long offset, long length, RequestFlags flags)
+    {
+        if (!Info.CanTrim)
+        {
+            await MustBeMisuseAsync(async () => await _disk.TrimAsync(offset, length, RequestFlags.None, default));
+            return;
+        }
+        await _disk.TrimAsync(offset, length, flags, default);
+        // What a trimmed range holds is undefined; everything around it is not.
+        _plugin.Data.AsSpan(_model.InPlugin(offset, length)).CopyTo(_model.Bytes(offset, length));
+        Check(_plugin.Data.AsSpan().SequenceEqual(_model.Content), "a trim had an effect outside its range");
+    }
+
+    private async Task FlushAsync()
+    {
+        if (!Info.CanFlush && Info.CanFua != Support.Emulate)
+        {
+            await MustBeMisuseAsync(async () => await _disk.FlushAsync(default));
+            return;
+        }
+        await _disk.FlushAsync(default);
+        if (!_model.LosesData)
+        {
+            Check(_plugin.Data.AsSpan().SequenceEqual(_plugin.Stable), "not all was on stable storage after a flush");
+        }
+    }
+
+    private async Task CacheAsync(long offset, long length)
+    {
+        if (Info.CanCache == Support.None)
+        {
+            await MustBeMisuseAsync(async () => await _disk.CacheAsync(offset, length, default));
+            return;
+        }
+        await _disk.CacheAsync(offset, length, default);
+    }
+
+    private async Task ExtentsAsync(long offset, long length)
+    {
+        RequestFlags flags = _random.Next(2) == 0 ? RequestFlags.RequestOne : RequestFlags.None;
+        var extents = new ExtentList(offset, _model.Size);
+        await _disk.ExtentsAsync(offset, length, flags, extents, default);
+        Check(extents.Count > 0 && extents[0].Offset == offset, "the extents begin elsewhere");
+        long at = offset;
+        foreach (Extent extent in extents)
+        {
+            Check(extent.Offset == at && extent.Length > 0 && extent.Length <= _model.Size - at, "the extents are not in order");
+            at = extent.End;
+            if ((extent.Status & ExtentStatus.Zero) != 0)
+            {
+                Check(
+                    !_model.Bytes(extent.Offset, extent.Length).ContainsAnyExcept((byte)0),
+                    $"{extent.Length} bytes at {extent.Offset} are said to be zero and are not");
+            }
+        }
+        if (!Info.CanExtents)
+        {
+            Check(extents.Count == 1 && extents[0] == new Extent(offset, length, ExtentStatus.Data), "not all is data");
+        }
+    }
+
+    private void CheckDurable(long offset, long length, RequestFlags flags)
+    {
+        if (_model.LosesData || (!_model.ForcesData && (flags & RequestFlags.Fua) == 0))
+        {
+            return;
+        }
+        Range range = _model.InPlugin(offset, length);
+        Check(_plugin.Stable.AsSpan(range).SequenceEqual(_plugin.Data.AsSpan(range)), "data was not on stable storage in time");
+    }
+
+    private async Task MustBeMisuseAsync(Func<Task> request)
+    {
+        try
+        {
+            await request();
+        }
+        catch (InvalidOperationException)
+        {
+            return;
+        }
+        Check(false, "a request that is not supported was accepted");
+    }
+
+    private (long Offset, long Length) RandomRange(bool isData)
+    {
+        long units = _model.Size / _model.Unit;
+        if (units == 0)
+        {
+            return (0, 0);
+        }
+        long largest = units;
+        if (isData)
+        {
+            long maximum = Info.BlockSize.Maximum is > 0 and var m ? Math.Min(m, LargestData) : LargestData;
+            largest = Math.Min(units, maximum / _model.Unit);
+        }
+        long length = _random.Next(3) switch
+        {
+            0 => _random.NextInt64(1, Math.Min(largest, 8) + 1),
+            1 => _random.NextInt64(1, Math.Min(largest, 1 + (5000 / _model.Unit)) + 1),
+            _ => _random.NextInt64(1, largest + 1),
+        };
+        long offset = _random.Next(8) switch
+        {
+            0 => 0,
+            1 => units - length,
+            _ => _random.NextInt64(units - length + 1),
+        };
+        return (offset * _model.Unit, length * _model.Unit);
+    }
+
+    private void Check(bool condition, string message)
+    {
+        if (!condition)
+        {
+            throw new AssertionException($"{_stack}: {_operation}: {message}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+using NbdKit.Tool;
+
+namespace NbdKit.Tests.Tool;
+
+public sealed class StandardTextTests
+{
+    [Test]
+    public void A_message_becomes_one_line_without_the_name_of_the_argument()
+        => Assert.That(
+            StandardText.OneLine(new ArgumentException("size=x: no\nsize", "size")), Is.EqualTo("size=x: no size"));
+
+    [Test]
+    public void The_variables_of_a_captive_command_are_quoted()
+        => Assert.That(
+            CaptiveCommand.Script("echo $uri", "nbd+unix:///it's?socket=/s", "/s", null, "it's"),
+            Is.EqualTo("""
+                uri='nbd+unix:///it'\''s?socket=/s'
+                nbd='nbd+unix:///it'\''s?socket=/s'
+                port=''
+                unixsocket='/s'
+                exportname='it'\''s'
+                tls='0'
+                tls_certificates=''
+                tls_psk=''
+                echo $uri
+                """));
+}
