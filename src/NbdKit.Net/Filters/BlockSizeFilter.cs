@@ -4,19 +4,19 @@ using NbdKit.Layers;
 namespace NbdKit.Filters;
 
 /// <summary>
-/// Lets clients send requests of any alignment and size to a layer that takes only some (nbdkit-blocksize-filter(1)): large
-/// ones are split, and blocks that are touched in part are read, changed and written back.
+/// Lets clients send requests of any alignment and size to a layer that takes only some (nbdkit-blocksize-filter(1)):
+/// large ones are split, and blocks that are touched in part are read, changed and written back.
 /// </summary>
 /// <remarks>
 /// <para>
-/// The export becomes a whole number of blocks: if the size of the layer below is not a multiple of the minimum block size,
-/// the bytes after the last whole block are not served.
+/// The export becomes a whole number of blocks: if the size of the layer below is not a multiple of the minimum block
+/// size, the bytes after the last whole block are not served.
 /// </para>
 /// <para>
-/// While a block is read and written back, no other write or zero reaches it, from any connection of this chain; requests
-/// for other blocks run in parallel. A request that is split is not atomic: another one may run between its pieces.
-/// The parts of a trim that do not cover a whole block are left alone, as the protocol allows. A fast zero that is not
-/// aligned, or longer than <see cref="MaxLength"/>, is refused, as it would take several requests.
+/// While a block is read and written back, no other write or zero reaches it, from any connection of this chain;
+/// requests for other blocks run in parallel. A request that is split is not atomic: another one may run between its
+/// pieces. The parts of a trim that do not cover a whole block are left alone, as the protocol allows. A fast zero that
+/// is not aligned, or longer than <see cref="MaxLength"/>, is refused, as it would take several requests.
 /// </para>
 /// </remarks>
 public sealed class BlockSizeFilter : INbdFilter
@@ -31,7 +31,8 @@ public sealed class BlockSizeFilter : INbdFilter
         "blocksize",
         "accept requests of any alignment and size",
         [
-            new NbdParameter("minblock", "smallest block to pass on, a power of two up to 64K (default: the layer's minimum, or 1)"),
+            new NbdParameter(
+                "minblock", "smallest block to pass on, a power of two up to 64K (default: the layer's minimum, or 1)"),
             new NbdParameter("maxdata", "largest read or write to pass on (default: the layer's maximum, or 64M)"),
             new NbdParameter("maxlen", "largest trim or zero to pass on (default: no limit)"),
         ],
@@ -48,8 +49,8 @@ public sealed class BlockSizeFilter : INbdFilter
         });
 
     /// <summary>
-    /// The smallest block in bytes that is passed on, or null for the minimum block size of the layer below (1 if it has
-    /// none). A minimum of the layer below that is larger takes its place.
+    /// The smallest block in bytes that is passed on, or null for the minimum block size of the layer below (1 if it
+    /// has none). A minimum of the layer below that is larger takes its place.
     /// </summary>
     /// <value>Null by default; otherwise a power of two from 1 to 65,536.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is not such a power of two.</exception>
@@ -68,8 +69,8 @@ public sealed class BlockSizeFilter : INbdFilter
     }
 
     /// <summary>
-    /// The largest read, write or cache request in bytes that is passed on, or null for 64 MiB. A maximum of the layer below
-    /// that is smaller takes its place, and so does <see cref="MaxLength"/> if this is null.
+    /// The largest read, write or cache request in bytes that is passed on, or null for 64 MiB. A maximum of the layer
+    /// below that is smaller takes its place, and so does <see cref="MaxLength"/> if this is null.
     /// </summary>
     /// <value>Null by default; otherwise a multiple of <see cref="MinBlock"/>, at most 2^31-1.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is less than 1 or more than 2^31-1.</exception>
@@ -87,7 +88,10 @@ public sealed class BlockSizeFilter : INbdFilter
         }
     }
 
-    /// <summary>The largest trim, zero or question about extents in bytes that is passed on, or null for no limit.</summary>
+    /// <summary>
+    /// The largest trim, zero or question about extents in bytes that is passed on, or null for no
+    /// limit.
+    /// </summary>
     /// <value>Null by default; otherwise a multiple of <see cref="MinBlock"/>.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>
     public long? MaxLength
@@ -97,7 +101,8 @@ public sealed class BlockSizeFilter : INbdFilter
         {
             if (value is < 1)
             {
-                throw new ArgumentOutOfRangeException(nameof(MaxLength), value, "The largest length must be at least 1 byte.");
+                throw new ArgumentOutOfRangeException(
+                    nameof(MaxLength), value, "The largest length must be at least 1 byte.");
             }
             field = value;
         }

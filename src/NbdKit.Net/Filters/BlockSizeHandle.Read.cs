@@ -31,7 +31,8 @@ internal sealed partial class BlockSizeHandle
             {
                 int span = covering <= largestBounce ? (int)covering : _block;
                 count = Math.Min(buffer.Length, span - skip);
-                await ReadPartAsync(next, buffer[..count], offset - skip, skip, span, cancellationToken).ConfigureAwait(false);
+                await ReadPartAsync(next, buffer[..count], offset - skip, skip, span, cancellationToken)
+                    .ConfigureAwait(false);
             }
             buffer = buffer[count..];
             offset += count;

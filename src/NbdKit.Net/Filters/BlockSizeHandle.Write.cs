@@ -4,8 +4,8 @@ using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
-// Writes and zeroes. Whole blocks are entered shared: they may pass each other, but not land between the reading and the
-// writing back of a block that is changed in part, which is entered alone. One piece holds its range at a time.
+// Writes and zeroes. Whole blocks are entered shared: they may pass each other, but not land between the reading and
+// the writing back of a block that is changed in part, which is entered alone. One piece holds its range at a time.
 internal sealed partial class BlockSizeHandle
 {
     public ValueTask WriteAsync(
@@ -46,8 +46,8 @@ internal sealed partial class BlockSizeHandle
             else
             {
                 count = Math.Min(length, _block - skip);
-                await ChangeBlockAsync(
-                    next, default, (int)count, offset, flags & RequestFlags.Fua, cancellationToken).ConfigureAwait(false);
+                await ChangeBlockAsync(next, default, (int)count, offset, flags & RequestFlags.Fua, cancellationToken)
+                    .ConfigureAwait(false);
             }
             offset += count;
             length -= count;
@@ -73,7 +73,8 @@ internal sealed partial class BlockSizeHandle
             else
             {
                 count = Math.Min(data.Length, _block - skip);
-                await ChangeBlockAsync(next, data[..count], count, offset, flags, cancellationToken).ConfigureAwait(false);
+                await ChangeBlockAsync(next, data[..count], count, offset, flags, cancellationToken)
+                    .ConfigureAwait(false);
             }
             data = data[count..];
             offset += count;

@@ -107,8 +107,8 @@ internal sealed partial class BlockSizeHandle : INbdFilterHandle
         await next.ExtentsAsync(start, end - start, flags, below, cancellationToken).ConfigureAwait(false);
         if (extents.MetaContext != ExtentList.BaseAllocation)
         {
-            // Only the bits of base:allocation may be dropped where a block is mixed: in a bitmap of what has changed, it
-            // would hide changes. So the borders stay where they are.
+            // Only the bits of base:allocation may be dropped where a block is mixed: in a bitmap of what has changed,
+            // it would hide changes. So the borders stay where they are.
             for (int i = 0; i < below.Count && !extents.IsFull; i++)
             {
                 extents.Add(below[i].Offset, below[i].Length, below[i].Status);
@@ -122,8 +122,8 @@ internal sealed partial class BlockSizeHandle : INbdFilterHandle
             return;
         }
         // The first block is mixed; one that follows it is not asked for.
-        await next.ExtentsAlignedAsync(
-            offset, Math.Min(length, _block - (offset - start)), _block, extents, cancellationToken).ConfigureAwait(false);
+        length = Math.Min(length, _block - (offset - start));
+        await next.ExtentsAlignedAsync(offset, length, _block, extents, cancellationToken).ConfigureAwait(false);
     }
 
     private long RoundDown(long value) => value & -_block;

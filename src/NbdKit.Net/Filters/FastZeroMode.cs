@@ -3,7 +3,10 @@ namespace NbdKit.Filters;
 /// <summary>What <see cref="NozeroFilter"/> makes of fast zeroes, those that must fail unless they are fast.</summary>
 public enum FastZeroMode
 {
-    /// <summary>What suits the <see cref="ZeroMode"/>: refused if zeroes are written, else as the layer below does.</summary>
+    /// <summary>
+    /// What suits the <see cref="ZeroMode"/>: refused if zeroes are written, else as the layer below
+    /// does.
+    /// </summary>
     Default,
 
     /// <summary>Clients are not offered them.</summary>

@@ -1,12 +1,12 @@
 namespace NbdKit.Filters;
 
 /// <summary>
-/// Changes how forced unit access (FUA) is offered and carried out (nbdkit-fua-filter(1)), to compare what it costs, to make
-/// every write durable, or to give durability up for speed.
+/// Changes how forced unit access (FUA) is offered and carried out (nbdkit-fua-filter(1)), to compare what it costs, to
+/// make every write durable, or to give durability up for speed.
 /// </summary>
 /// <remarks>
-/// An export that cannot be written is passed through unchanged. Otherwise opening it fails with EINVAL if the layer below
-/// does not support what the mode needs.
+/// An export that cannot be written is passed through unchanged. Otherwise opening it fails with EINVAL if the layer
+/// below does not support what the mode needs.
 /// </remarks>
 public sealed class FuaFilter : INbdFilter, INbdFilterHandle
 {
@@ -17,8 +17,8 @@ public sealed class FuaFilter : INbdFilter, INbdFilterHandle
         [
             new NbdParameter(
                 "fuamode",
-                "none (not offered, the default), emulate (by flushing), native (passed on), force (on every request), pass "
-                + "(as the layer below) or discard (ignored, and flush too)"),
+                "none (not offered, the default), emulate (by flushing), native (passed on), force (on every request), "
+                + "pass (as the layer below) or discard (ignored, and flush too)"),
             new NbdParameter("flush-on-close", "flush when a client leaves (default false)"),
         ],
         parameters => new FuaFilter
@@ -51,8 +51,8 @@ public sealed class FuaFilter : INbdFilter, INbdFilterHandle
     }
 
     /// <summary>
-    /// Whether the layer below is flushed when an export is closed, also if <see cref="Mode"/> makes flushes of clients do
-    /// nothing. Needs a layer below that takes flushes.
+    /// Whether the layer below is flushed when an export is closed, also if <see cref="Mode"/> makes flushes of clients
+    /// do nothing. Needs a layer below that takes flushes.
     /// </summary>
     /// <value>False by default.</value>
     public bool FlushOnClose { get; init; }
@@ -123,7 +123,9 @@ public sealed class FuaFilter : INbdFilter, INbdFilterHandle
     /// <inheritdoc/>
     public ValueTask FlushAsync(NextContext next, CancellationToken cancellationToken)
         // With force all that was written is on stable storage already.
-        => next.Info.CanWrite && Mode is FuaMode.Force or FuaMode.Discard ? default : next.FlushAsync(cancellationToken);
+        => next.Info.CanWrite && Mode is FuaMode.Force or FuaMode.Discard
+            ? default
+            : next.FlushAsync(cancellationToken);
 
     /// <inheritdoc/>
     public ValueTask TrimAsync(
@@ -151,7 +153,8 @@ public sealed class FuaFilter : INbdFilter, INbdFilterHandle
         if (!supported)
         {
             throw new NbdException(
-                NbdError.InvalidArgument, $"{setting} needs a layer below that supports {what}; {next.Backend.Name} does not");
+                NbdError.InvalidArgument,
+                $"{setting} needs a layer below that supports {what}; {next.Backend.Name} does not");
         }
     }
 }

@@ -6,14 +6,18 @@ public enum FuaMode
     /// <summary>Clients are not offered it.</summary>
     None,
 
-    /// <summary>Offered; a flush after each such request does the work. Needs a layer below that takes flushes.</summary>
+    /// <summary>
+    /// Offered; a flush after each such request does the work. Needs a layer below that takes
+    /// flushes.
+    /// </summary>
     Emulate,
 
     /// <summary>Offered and passed on. Needs a layer below that supports it in either way.</summary>
     Native,
 
     /// <summary>
-    /// Every write, trim and zero becomes one, and a flush does nothing. Needs a layer below that supports it in either way.
+    /// Every write, trim and zero becomes one, and a flush does nothing. Needs a layer below that supports it in either
+    /// way.
     /// </summary>
     Force,
 

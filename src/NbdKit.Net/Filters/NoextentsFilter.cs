@@ -1,8 +1,8 @@
 namespace NbdKit.Filters;
 
 /// <summary>
-/// Hides what the layer below knows about its extents (nbdkit-noextents-filter(1)): clients that ask are told that all is
-/// allocated data, and no meta context but <c>base:allocation</c> is offered.
+/// Hides what the layer below knows about its extents (nbdkit-noextents-filter(1)): clients that ask are told that all
+/// is allocated data, and no meta context but <c>base:allocation</c> is offered.
 /// </summary>
 public sealed class NoextentsFilter : INbdFilter, INbdFilterHandle
 {

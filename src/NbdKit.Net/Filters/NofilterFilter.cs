@@ -1,13 +1,14 @@
 namespace NbdKit.Filters;
 
 /// <summary>
-/// Passes everything on unchanged (nbdkit-nofilter-filter(1)): the smallest filter there is, for measuring what a layer costs
-/// and as a starting point for new ones.
+/// Passes everything on unchanged (nbdkit-nofilter-filter(1)): the smallest filter there is, for measuring what a layer
+/// costs and as a starting point for new ones.
 /// </summary>
 public sealed class NofilterFilter : INbdFilter, INbdFilterHandle
 {
     /// <summary>The filter in the catalogue.</summary>
-    public static NbdFilterEntry Entry { get; } = new("nofilter", "pass everything on unchanged", [], _ => new NofilterFilter());
+    public static NbdFilterEntry Entry { get; } = new(
+        "nofilter", "pass everything on unchanged", [], _ => new NofilterFilter());
 
     /// <inheritdoc/>
     public string Name => "nofilter";

@@ -1,8 +1,8 @@
 namespace NbdKit.Filters;
 
 /// <summary>
-/// Makes a chain take fewer calls at once than its layers could (nbdkit-noparallel-filter(1)), for clients or plugins that
-/// turn out not to be safe, and for tests.
+/// Makes a chain take fewer calls at once than its layers could (nbdkit-noparallel-filter(1)), for clients or plugins
+/// that turn out not to be safe, and for tests.
 /// </summary>
 /// <remarks>It only tightens: over a layer that is tighter already it changes nothing.</remarks>
 public sealed class NoparallelFilter : INbdFilter, INbdFilterHandle
@@ -15,8 +15,8 @@ public sealed class NoparallelFilter : INbdFilter, INbdFilterHandle
         [
             new NbdParameter(
                 "serialize",
-                "requests (one at a time on each connection, the default), all-requests (over all connections), connections "
-                + "(one client at a time) or retirement (in parallel, but answered in order)"),
+                "requests (one at a time on each connection, the default), all-requests (over all connections), "
+                + "connections (one client at a time) or retirement (in parallel, but answered in order)"),
         ],
         parameters => new NoparallelFilter
         {

@@ -3,8 +3,8 @@ using System.Buffers;
 namespace NbdKit.Filters;
 
 /// <summary>
-/// Hides, emulates or restricts requests to zero a range (nbdkit-nozero-filter(1)), to measure what they are worth and to
-/// test how clients do without.
+/// Hides, emulates or restricts requests to zero a range (nbdkit-nozero-filter(1)), to measure what they are worth and
+/// to test how clients do without.
 /// </summary>
 /// <remarks>
 /// An export that cannot be written is passed through unchanged. Otherwise opening it fails with EINVAL if
@@ -21,10 +21,12 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
         [
             new NbdParameter(
                 "zeromode",
-                "none (not offered, the default), emulate (by writing), notrim (space stays allocated) or plugin (passed on)"),
+                "none (not offered, the default), emulate (by writing), notrim (space stays allocated) "
+                + "or plugin (passed on)"),
             new NbdParameter(
                 "fastzeromode",
-                "default (what suits zeromode), none (not offered), slow (always refused) or ignore (treated as any other)"),
+                "default (what suits zeromode), none (not offered), slow (always refused) "
+                + "or ignore (treated as any other)"),
         ],
         parameters => new NozeroFilter
         {
@@ -161,7 +163,8 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
             while (length > 0)
             {
                 int count = (int)Math.Min(length, chunk);
-                await next.WriteAsync(zeroes.AsMemory(0, count), offset, flags, cancellationToken).ConfigureAwait(false);
+                await next.WriteAsync(zeroes.AsMemory(0, count), offset, flags, cancellationToken)
+                    .ConfigureAwait(false);
                 offset += count;
                 length -= count;
             }

@@ -2,8 +2,8 @@ namespace NbdKit.Filters;
 
 /// <summary>Serves a range of the layer below as if it were the whole export (nbdkit-offset-filter(1)).</summary>
 /// <remarks>
-/// Opening an export fails with EINVAL if the range is not inside it, or if it begins inside a block of a layer that has a
-/// minimum block size: then no request could be aligned. Safe for any number of exports and connections.
+/// Opening an export fails with EINVAL if the range is not inside it, or if it begins inside a block of a layer that
+/// has a minimum block size: then no request could be aligned. Safe for any number of exports and connections.
 /// </remarks>
 public sealed class OffsetFilter : INbdFilter, INbdFilterHandle
 {

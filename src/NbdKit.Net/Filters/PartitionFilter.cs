@@ -6,13 +6,13 @@ namespace NbdKit.Filters;
 /// <remarks>
 /// <para>
 /// Reads GPT and MBR partition tables, each time an export is opened: different exports may be partitioned in different
-/// ways. A GPT is accepted only if the checksums of its header and of its entries are right; if the one at the start of the
-/// disk is damaged, the backup at its end is used. Partitions of an MBR have the numbers 1 to 4, the logical partitions of
-/// its extended partition follow from 5 on. The extended partition itself cannot be served.
+/// ways. A GPT is accepted only if the checksums of its header and of its entries are right; if the one at the start of
+/// the disk is damaged, the backup at its end is used. Partitions of an MBR have the numbers 1 to 4, the logical
+/// partitions of its extended partition follow from 5 on. The extended partition itself cannot be served.
 /// </para>
 /// <para>
-/// Opening the export fails with EINVAL if there is no table, if it is damaged, if there is no such partition, or if the
-/// partition is not inside the disk or begins inside a block of a layer that has a minimum block size.
+/// Opening the export fails with EINVAL if there is no table, if it is damaged, if there is no such partition, or if
+/// the partition is not inside the disk or begins inside a block of a layer that has a minimum block size.
 /// </para>
 /// </remarks>
 public sealed class PartitionFilter : INbdFilter
@@ -47,8 +47,8 @@ public sealed class PartitionFilter : INbdFilter
     }
 
     /// <summary>
-    /// The size in bytes of the sectors in which the table counts, or null to take the minimum block size of the layer below
-    /// if that is 512 or 4,096, and 512 if not.
+    /// The size in bytes of the sectors in which the table counts, or null to take the minimum block size of the layer
+    /// below if that is 512 or 4,096, and 512 if not.
     /// </summary>
     /// <value>Null by default; otherwise 512 or 4,096.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is neither.</exception>
@@ -59,7 +59,8 @@ public sealed class PartitionFilter : INbdFilter
         {
             if (value is not (null or 512 or 4096))
             {
-                throw new ArgumentOutOfRangeException(nameof(SectorSize), value, "The size of a sector is 512 or 4096 bytes.");
+                throw new ArgumentOutOfRangeException(
+                    nameof(SectorSize), value, "The size of a sector is 512 or 4096 bytes.");
             }
             field = value;
         }

@@ -3,9 +3,10 @@ namespace NbdKit.Filters;
 /// <summary>Makes exports read-only, for good or while a file exists (nbdkit-readonly-filter(1)).</summary>
 /// <remarks>
 /// <para>
-/// Without <see cref="ReadonlyFile"/> the layers below are opened read-only, and clients are told that they cannot write.
-/// With it, clients are told what the layers below can do; whether the file exists is looked up for each write, trim and
-/// zero, which fail with EPERM while it does. Flushes always pass: they concern writes that were accepted before.
+/// Without <see cref="ReadonlyFile"/> the layers below are opened read-only, and clients are told that they cannot
+/// write. With it, clients are told what the layers below can do; whether the file exists is looked up for each write,
+/// trim and zero, which fail with EPERM while it does. Flushes always pass: they concern writes that were accepted
+/// before.
 /// </para>
 /// <para>Unlike nbdkit 1.38 to 1.48, the permanent form does not open the layers below for writing.</para>
 /// </remarks>

@@ -4,8 +4,8 @@ namespace NbdKit.Filters;
 internal static class Window
 {
     /// <summary>
-    /// Refuses a part that begins inside a block of the layer below: no request that looks aligned to the client would be
-    /// aligned there.
+    /// Refuses a part that begins inside a block of the layer below: no request that looks aligned to the client would
+    /// be aligned there.
     /// </summary>
     public static void RequireAligned(NextContext next, string what, long start)
     {

@@ -49,14 +49,14 @@ public sealed class ErrorNumberTests : WireTest
         }
     }
 
-    [TestCase(NbdError.PermissionDenied, Errno.Perm)]
-    [TestCase(NbdError.IoError, Errno.Io)]
-    [TestCase(NbdError.OutOfMemory, Errno.NoMem)]
-    [TestCase(NbdError.InvalidArgument, Errno.Inval)]
-    [TestCase(NbdError.NoSpace, Errno.NoSpc)]
-    [TestCase(NbdError.Shutdown, Errno.Shutdown)]
-    [TestCase(NbdError.Overflow, Errno.Inval)]
-    [TestCase(NbdError.NotSupported, Errno.Inval)]
+    [TestCase(NbdError.PermissionDenied, WireError.Perm)]
+    [TestCase(NbdError.IoError, WireError.Io)]
+    [TestCase(NbdError.OutOfMemory, WireError.NoMem)]
+    [TestCase(NbdError.InvalidArgument, WireError.Inval)]
+    [TestCase(NbdError.NoSpace, WireError.NoSpc)]
+    [TestCase(NbdError.Shutdown, WireError.Shutdown)]
+    [TestCase(NbdError.Overflow, WireError.Inval)]
+    [TestCase(NbdError.NotSupported, WireError.Inval)]
     [Property("Rule", "S170"), Property("Rule", "S172"), Property("Rule", "S173")]
     public async Task S170_S172_S173_The_number_that_a_plugin_gives_travels_where_it_is_allowed(NbdError error, uint expected)
     {
@@ -72,7 +72,7 @@ public sealed class ErrorNumberTests : WireTest
                 }
                 WireReply reply = await CallAsync(client, command);
                 bool negotiated = structured || command != Cmd.BlockStatus;
-                Assert.That(reply.Error, Is.EqualTo(negotiated ? expected : Errno.Inval), $"{reply.Call}");
+                Assert.That(reply.Error, Is.EqualTo(negotiated ? expected : WireError.Inval), $"{reply.Call}");
             }
         }
     }
@@ -88,8 +88,8 @@ public sealed class ErrorNumberTests : WireTest
         ServerFixture server = await ServeAsync(new TestExport { Before = _ => throw new IOException("full", hresult) });
         WireClient client = await server.TransmitAsync();
 
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.Write, 0, 512, payload: new byte[512]);
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.WriteZeroes, 0, 512);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.Write, 0, 512, payload: new byte[512]);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.WriteZeroes, 0, 512);
     }
 
     [Test, Property("Rule", "S172"), Property("Rule", "S198")]
@@ -99,8 +99,8 @@ public sealed class ErrorNumberTests : WireTest
             new TestExport { Before = _ => throw new NbdException(NbdError.Overflow, "too long") });
         WireClient client = await server.TransmitAsync(structured: true);
 
-        WireReply reply = await client.ExpectCallAsync(Errno.Overflow, Cmd.Read, 0, 512, CmdFlag.Df);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, 512);
+        WireReply reply = await client.ExpectCallAsync(WireError.Overflow, Cmd.Read, 0, 512, CmdFlag.Df);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, 512);
 
         Assert.That(reply.Chunks.Select(chunk => chunk.Type), Is.EqualTo(new[] { ChunkType.Error }), "no content chunk");
     }
@@ -120,9 +120,9 @@ public sealed class ErrorNumberTests : WireTest
         ServerFixture server = await ServeAsync(export);
         WireClient client = await server.TransmitAsync(structured: true);
 
-        await client.ExpectCallAsync(Errno.NotSup, Cmd.WriteZeroes, 0, 4096, CmdFlag.FastZero);
+        await client.ExpectCallAsync(WireError.NotSup, Cmd.WriteZeroes, 0, 4096, CmdFlag.FastZero);
         Assert.That(export.Data, Is.EqualTo(before), "a fast zero that fails changes nothing");
-        await client.ExpectCallAsync(Errno.Ok, Cmd.WriteZeroes, 0, 4096);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, 0, 4096);
 
         Assert.That(export.Data[..4096], Is.All.Zero);
         Assert.That(export.Data[4096..], Is.EqualTo(before[4096..]));

@@ -105,8 +105,8 @@ public sealed class ExportNameTests : WireTest
         WireClient client = await server.HaggleAsync();
         await client.ExportNameAsync();
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Write, 0, 512, payload: new byte[512]);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 512, 4096);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Write, 0, 512, payload: new byte[512]);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 512, 4096);
 
         Assert.That(await client.ReadDataAsync(0, 4096), Is.EqualTo(before[..4096]));
         Assert.That(export.Data, Is.EqualTo(before));

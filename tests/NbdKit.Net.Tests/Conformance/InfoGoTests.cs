@@ -271,7 +271,7 @@ public sealed class InfoGoTests : WireTest
 
         await client.GoAsync("b");
 
-        await client.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
         Assert.That(server.Plugin.Opened - server.Plugin.Closed, Is.EqualTo(1));
     }
 }

@@ -135,8 +135,8 @@ public sealed class InfoTypeTests : WireTest
 
         Assert.That(with.IsAck && without.IsAck);
         Assert.That(with.BlockSize, Is.EqualTo((4096u, 65_536u, 1u << 20)));
-        await unasked.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, 512);
-        await asked.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, 512);
+        await unasked.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, 512);
+        await asked.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, 512);
         Assert.That(await unasked.ReadDataAsync(4096, 4096), Is.EqualTo(server.Plugin.Data[4096..8192]));
     }
 
@@ -155,7 +155,7 @@ public sealed class InfoTypeTests : WireTest
         await client.WriteDataAsync(512, new byte[488]);
 
         Assert.That(server.Plugin.Data[512..], Is.All.Zero);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, 488);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 513, 487);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, 488);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 513, 487);
     }
 }

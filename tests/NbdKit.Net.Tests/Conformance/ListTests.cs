@@ -164,7 +164,7 @@ public sealed class ListTests : WireTest
     [TestCase(1)]
     [TestCase(65_536)]
     [Property("Rule", "S062"), Property("Rule", "S063"), Property("Rule", "S060")]
-    public async Task S062_S063_Without_TLS_STARTTLS_is_refused_and_the_session_goes_on_in_plaintext(int length)
+    public async Task S062_S063_S060_Without_TLS_STARTTLS_is_refused_and_the_session_goes_on_in_plaintext(int length)
     {
         ServerFixture server = await ServeAsync();
         WireClient client = await server.HaggleAsync();

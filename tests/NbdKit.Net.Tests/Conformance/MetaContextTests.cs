@@ -31,7 +31,7 @@ public sealed class MetaContextTests : WireTest
         await client.StructuredAsync();
         await client.GoAsync();
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 
     [TestCaseSource(nameof(Both))]
@@ -85,7 +85,7 @@ public sealed class MetaContextTests : WireTest
             Assert.That(result.Type, Is.EqualTo(Rep.Ack).Or.EqualTo(Rep.Invalid));
         }
         await client.GoAsync();
-        await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 
     [TestCaseSource(nameof(Both))]
@@ -151,7 +151,7 @@ public sealed class MetaContextTests : WireTest
         await client.ExpectOptAsync(Rep.Ack, Opt.SetMeta, WireBytes.MetaRequest([], "base:"));
         await client.GoAsync();
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 
     [Test, Property("Rule", "S123")]
@@ -165,7 +165,7 @@ public sealed class MetaContextTests : WireTest
         await client.GoAsync();
 
         Assert.That(set.Before.Select(reply => reply.ContextName), Is.EqualTo(new[] { Base }));
-        await client.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
     }
 
     [TestCaseSource(nameof(Both))]
@@ -215,7 +215,7 @@ public sealed class MetaContextTests : WireTest
         await client.ExpectOptAsync(Rep.Unknown, Opt.Go, WireBytes.InfoRequest("missing"u8));
         Assert.That(server.Plugin.Opened, Is.Zero);
         await client.GoAsync();
-        await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 
     [Test, Property("Rule", "S115"), Property("Rule", "S021")]
@@ -229,6 +229,6 @@ public sealed class MetaContextTests : WireTest
             await client.ExpectOptAsync(Rep.Unsup, option, WireBytes.MetaRequest([], Base));
         }
         await client.GoAsync();
-        await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 }

@@ -28,7 +28,7 @@ public sealed class MetaSelectionTests : WireTest
         ServerFixture server = await ServeAsync();
         WireClient client = await server.TransmitAsync(structured: true);
 
-        WireReply reply = await client.ExpectCallAsync(Errno.Ok, Cmd.Read, 100, 1000);
+        WireReply reply = await client.ExpectCallAsync(WireError.Ok, Cmd.Read, 100, 1000);
 
         Assert.That(reply.IsStructured);
         Assert.That(reply.Data, Is.EqualTo(server.Plugin.Data[100..1100]));
@@ -86,7 +86,7 @@ public sealed class MetaSelectionTests : WireTest
             await client.GoAsync();
 
             client.ContextIds = [];
-            await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+            await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
         }
     }
 
@@ -102,7 +102,7 @@ public sealed class MetaSelectionTests : WireTest
         await client.GoAsync();
 
         client.ContextIds = [];
-        await client.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 
     [Test, Property("Rule", "S130"), Property("Rule", "S226")]
@@ -119,7 +119,7 @@ public sealed class MetaSelectionTests : WireTest
         Assert.That(set.Before, Has.Count.EqualTo(1));
         Assert.That(set.Before[0].Type, Is.EqualTo(Rep.MetaContext));
         Assert.That(set.Before[0].ContextName, Is.EqualTo(Base));
-        WireReply reply = await client.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512);
+        WireReply reply = await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
         Assert.That(reply.Contexts.Keys, Is.EqualTo(new[] { set.Before[0].ContextId }));
     }
 
@@ -139,8 +139,8 @@ public sealed class MetaSelectionTests : WireTest
         await byGo.GoAsync("b");
         await byName.ExportNameAsync("b");
 
-        await byGo.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
-        await byName.ExpectCallAsync(Errno.Inval, Cmd.BlockStatus, 0, 512);
+        await byGo.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
+        await byName.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
     }
 
     [TestCase("")]
@@ -164,8 +164,8 @@ public sealed class MetaSelectionTests : WireTest
         await byGo.GoAsync(name);
         await byName.ExportNameAsync(name);
 
-        await byGo.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512);
-        await byName.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512);
+        await byGo.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
+        await byName.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
     }
 
     [Test, Property("Rule", "S132")]
@@ -180,6 +180,6 @@ public sealed class MetaSelectionTests : WireTest
         await client.GoAsync();
 
         await client.ExpectAliveAsync(server.Plugin.Data);
-        await client.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
     }
 }

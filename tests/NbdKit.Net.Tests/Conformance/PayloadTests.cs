@@ -22,18 +22,18 @@ public sealed class PayloadTests : WireTest
             foreach (int length in new[] { 60, 1000, trap.Length })
             {
                 WireClient ro = await server.TransmitAsync("ro", structured);
-                await ro.ExpectCallAsync(Errno.Perm, Cmd.Write, 0, (uint)length, payload: trap[..length]);
+                await ro.ExpectCallAsync(WireError.Perm, Cmd.Write, 0, (uint)length, payload: trap[..length]);
                 await ro.ExpectAliveAsync(readOnly.Data);
 
                 WireClient small = await server.TransmitAsync("aligned", structured);
-                await small.ExpectCallAsync(Errno.Inval, Cmd.Write, 1, (uint)length, payload: trap[..length]);
-                await small.ExpectCallAsync(Errno.Inval, Cmd.Write, 0, 12_288, payload: trap[..12_288]);
+                await small.ExpectCallAsync(WireError.Inval, Cmd.Write, 1, (uint)length, payload: trap[..length]);
+                await small.ExpectCallAsync(WireError.Inval, Cmd.Write, 0, 12_288, payload: trap[..12_288]);
                 await small.ExpectAliveAsync(null, 4096);
 
                 WireClient plain = await server.TransmitAsync("plain", structured);
-                await plain.ExpectCallAsync(Errno.NoSpc, Cmd.Write, plain.Size, (uint)length, payload: trap[..length]);
-                await plain.ExpectCallAsync(Errno.NoSpc, Cmd.Write, ulong.MaxValue, (uint)length, payload: trap[..length]);
-                await plain.ExpectCallAsync(Errno.Inval, Cmd.Write, 0, (uint)length, 0x8000, trap[..length]);
+                await plain.ExpectCallAsync(WireError.NoSpc, Cmd.Write, plain.Size, (uint)length, payload: trap[..length]);
+                await plain.ExpectCallAsync(WireError.NoSpc, Cmd.Write, ulong.MaxValue, (uint)length, payload: trap[..length]);
+                await plain.ExpectCallAsync(WireError.Inval, Cmd.Write, 0, (uint)length, 0x8000, trap[..length]);
                 await plain.ExpectAliveAsync(null);
             }
         }
@@ -89,13 +89,13 @@ public sealed class PayloadTests : WireTest
         WireClient client = await server.TransmitAsync(structured: structured);
         byte[] payload = new byte[Largest];
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Write, 0, Largest, payload: payload);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Write, 0, (1 << 20) + 1, payload: payload[..((1 << 20) + 1)]);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, Largest);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, (1 << 20) + 1);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Write, 0, Largest, payload: payload);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Write, 0, (1 << 20) + 1, payload: payload[..((1 << 20) + 1)]);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, Largest);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, (1 << 20) + 1);
         Assert.That(server.Plugin.Calls, Is.Empty);
 
-        await client.ExpectCallAsync(Errno.Ok, Cmd.Write, 0, 1 << 20, payload: payload[..(1 << 20)]);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.Write, 0, 1 << 20, payload: payload[..(1 << 20)]);
         Assert.That(await client.ReadDataAsync(0, 1 << 20), Has.Length.EqualTo(1 << 20));
     }
 
@@ -110,8 +110,8 @@ public sealed class PayloadTests : WireTest
         });
         WireClient client = await server.TransmitAsync(structured: structured);
 
-        WireReply most = await client.ExpectCallAsync(Errno.Ok, Cmd.Read, 5, 64 << 10);
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 5, (64 << 10) + 1);
+        WireReply most = await client.ExpectCallAsync(WireError.Ok, Cmd.Read, 5, 64 << 10);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 5, (64 << 10) + 1);
 
         Assert.That(most.Data.AsSpan().SequenceEqual(server.Plugin.Data.AsSpan(5, 64 << 10)));
         Assert.That(most.Chunks.Select(chunk => chunk.Payload.Length), Has.All.LessThanOrEqualTo((64 << 10) + 8));
@@ -127,7 +127,7 @@ public sealed class PayloadTests : WireTest
         foreach (bool structured in new[] { false, true })
         {
             WireClient client = await server.TransmitAsync(structured: structured);
-            await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, length);
+            await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, length);
             await client.ExpectAliveAsync(server.Plugin.Data);
 
             await client.SendRequestAsync(Cmd.Write, 0, length);
@@ -150,8 +150,8 @@ public sealed class PayloadTests : WireTest
         WireClient client = await server.TransmitAsync(meta: true);
         foreach (ushort command in new[] { Cmd.Trim, Cmd.WriteZeroes, Cmd.Cache, Cmd.BlockStatus })
         {
-            await client.ExpectCallAsync(Errno.Ok, command, 1 << 20, 1u << 31);
-            await client.ExpectCallAsync(Errno.Ok, command, 1 << 20, uint.MaxValue);
+            await client.ExpectCallAsync(WireError.Ok, command, 1 << 20, 1u << 31);
+            await client.ExpectCallAsync(WireError.Ok, command, 1 << 20, uint.MaxValue);
         }
         Assert.That(server.Plugin.Calls.Select(call => call.Length), Is.EquivalentTo(
             Enumerable.Repeat(1L << 31, 4).Concat(Enumerable.Repeat((long)uint.MaxValue, 4))));

@@ -23,7 +23,7 @@ public sealed class ReadTests : WireTest
 
         Assert.That(bytes, Is.EqualTo(new WireBytes()
             .U32(Magic.SimpleReply).U32(0).U64(0x0102030405060708).Raw(server.Plugin.Data.AsSpan(1, 3))
-            .U32(Magic.SimpleReply).U32(Errno.Inval).U64(0x1112131415161718)
+            .U32(Magic.SimpleReply).U32(WireError.Inval).U64(0x1112131415161718)
             .U32(Magic.SimpleReply).U32(0).U64(0x2122232425262728)
             .ToArray()));
     }
@@ -48,7 +48,7 @@ public sealed class ReadTests : WireTest
             .U32(Magic.Chunk).U16(1).U16(ChunkType.OffsetData).U64(0x0102030405060708).U32(11)
             .U64(1).Raw(server.Plugin.Data.AsSpan(1, 3))
             .U32(Magic.Chunk).U16(1).U16(ChunkType.Error).U64(0x1112131415161718).U32(10)
-            .U32(Errno.Io).U16(4).Raw("bäd"u8)
+            .U32(WireError.Io).U16(4).Raw("bäd"u8)
             .U32(Magic.Chunk).U16(1).U16(ChunkType.None).U64(0x2122232425262728).U32(0)
             .ToArray()));
     }
@@ -74,7 +74,7 @@ public sealed class ReadTests : WireTest
                     }
                     throw new NbdException(NbdError.IoError, "half way");
                 };
-                WireReply reply = await client.ExpectCallAsync(Errno.Io, Cmd.Read, 0, length);
+                WireReply reply = await client.ExpectCallAsync(WireError.Io, Cmd.Read, 0, length);
                 Assert.That(
                     reply.Chunks.Select(chunk => chunk.Type),
                     structured ? Is.EqualTo(new[] { ChunkType.Error }) : Is.Empty);
@@ -102,7 +102,7 @@ public sealed class ReadTests : WireTest
             rented.AsSpan().Fill(Secret);
             ArrayPool<byte>.Shared.Return(rented);
             export.Before = _ => throw new NbdException(NbdError.IoError, "nothing was filled in");
-            WireReply failed = await reader.ExpectCallAsync(Errno.Io, Cmd.Read, 0, length);
+            WireReply failed = await reader.ExpectCallAsync(WireError.Io, Cmd.Read, 0, length);
             export.Before = null;
             byte[] good = await reader.ReadDataAsync(2 << 20, length);
 
@@ -124,7 +124,7 @@ public sealed class ReadTests : WireTest
         ];
         foreach ((ulong offset, uint length, ushort flags) in bad)
         {
-            WireReply reply = await client.ExpectCallAsync(Errno.Inval, Cmd.Read, offset, length, flags);
+            WireReply reply = await client.ExpectCallAsync(WireError.Inval, Cmd.Read, offset, length, flags);
             Assert.That(reply.IsStructured);
         }
         foreach (NbdError error in Enum.GetValues<NbdError>())
@@ -190,7 +190,7 @@ public sealed class ReadTests : WireTest
         WireClient client = await server.TransmitAsync(structured: true);
         foreach (uint length in new uint[] { 1, 512, 65_536 })
         {
-            WireReply reply = await client.ExpectCallAsync(Errno.Io, Cmd.Read, 0, length);
+            WireReply reply = await client.ExpectCallAsync(WireError.Io, Cmd.Read, 0, length);
             Assert.That(reply.Chunks.Select(chunk => chunk.Type), Is.EqualTo(new[] { ChunkType.Error }));
         }
     }
@@ -201,7 +201,7 @@ public sealed class ReadTests : WireTest
         ServerFixture server = await ServeAsync();
         WireClient client = await server.TransmitAsync();
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, 512, CmdFlag.Df);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, 512, CmdFlag.Df);
 
         Assert.That(server.Plugin.Calls, Is.Empty);
         await client.ExpectAliveAsync(server.Plugin.Data);

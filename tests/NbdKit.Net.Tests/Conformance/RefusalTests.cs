@@ -30,7 +30,7 @@ public sealed class RefusalTests : WireTest
                 bool known = command < Cmd.BlockStatus || (command == Cmd.BlockStatus && structured);
                 WireReply reply = await client.CallAsync(
                     command, 0, command == Cmd.Flush ? 0u : 512u, flag, command == Cmd.Write ? new byte[512] : null);
-                Assert.That(reply.Error, Is.EqualTo(allowed && known ? Errno.Ok : Errno.Inval), $"{reply.Call}");
+                Assert.That(reply.Error, Is.EqualTo(allowed && known ? WireError.Ok : WireError.Inval), $"{reply.Call}");
             }
         }
         await client.ExpectAliveAsync(null);
@@ -45,7 +45,7 @@ public sealed class RefusalTests : WireTest
         foreach (ushort command in new[] { Cmd.Read, Cmd.Write, Cmd.Trim, Cmd.Cache, Cmd.WriteZeroes, Cmd.Flush })
         {
             await client.ExpectCallAsync(
-                Errno.Inval, command, 0, command == Cmd.Flush ? 0u : 512u, CmdFlag.Fua,
+                WireError.Inval, command, 0, command == Cmd.Flush ? 0u : 512u, CmdFlag.Fua,
                 command == Cmd.Write ? new byte[512] : null);
         }
         Assert.That(server.Plugin.Calls, Is.Empty);
@@ -62,8 +62,8 @@ public sealed class RefusalTests : WireTest
         Assert.That(client.Flags & TxFlag.SendResize, Is.Zero);
         foreach (ushort command in new ushort[] { Cmd.Resize, 9, 10, 255, 256, 0x0100, 0x7fff, 0x8000, 0xffff })
         {
-            await client.ExpectCallAsync(Errno.Inval, command, 0, 512);
-            await client.ExpectCallAsync(Errno.Inval, command, 1024, uint.MaxValue);
+            await client.ExpectCallAsync(WireError.Inval, command, 0, 512);
+            await client.ExpectCallAsync(WireError.Inval, command, 1024, uint.MaxValue);
         }
         Assert.That(server.Plugin.Calls, Is.Empty);
         await client.ExpectAliveAsync(server.Plugin.Data);
@@ -77,8 +77,8 @@ public sealed class RefusalTests : WireTest
         WireClient client = await server.TransmitAsync();
         foreach ((ulong offset, uint length) in new[] { (client.Size, 1u), (client.Size - 1, 2u), (client.Size + 1, 1u), (0ul, 65_537u) })
         {
-            await client.ExpectCallAsync(Errno.NoSpc, Cmd.Write, offset, length, payload: new byte[length]);
-            await client.ExpectCallAsync(Errno.NoSpc, Cmd.WriteZeroes, offset, length);
+            await client.ExpectCallAsync(WireError.NoSpc, Cmd.Write, offset, length, payload: new byte[length]);
+            await client.ExpectCallAsync(WireError.NoSpc, Cmd.WriteZeroes, offset, length);
         }
         Assert.That(server.Plugin.Calls, Is.Empty);
         Assert.That(server.Plugin.Data, Is.EqualTo(before));
@@ -111,14 +111,14 @@ public sealed class RefusalTests : WireTest
                 foreach (uint length in new[] { 512u, 65_536u })
                 {
                     await client.ExpectCallAsync(
-                        grows ? Errno.NoSpc : Errno.Inval, command, offset, length,
+                        grows ? WireError.NoSpc : WireError.Inval, command, offset, length,
                         payload: command == Cmd.Write ? new byte[length] : null);
                 }
                 foreach (uint length in new[] { 0x7fffffffu, 0x80000000u, uint.MaxValue })
                 {
                     if (command != Cmd.Write)
                     {
-                        await client.ExpectCallAsync(grows ? Errno.NoSpc : Errno.Inval, command, offset, length);
+                        await client.ExpectCallAsync(grows ? WireError.NoSpc : WireError.Inval, command, offset, length);
                     }
                 }
             }
@@ -141,7 +141,7 @@ public sealed class RefusalTests : WireTest
             foreach (ushort command in Cmd.Ranged)
             {
                 await client.ExpectCallAsync(
-                    Errno.Inval, command, offset, length, payload: command == Cmd.Write ? new byte[length] : null);
+                    WireError.Inval, command, offset, length, payload: command == Cmd.Write ? new byte[length] : null);
             }
         }
         Assert.That(server.Plugin.Calls, Is.Empty);
@@ -149,7 +149,7 @@ public sealed class RefusalTests : WireTest
         foreach (ushort command in Cmd.Ranged)
         {
             await client.ExpectCallAsync(
-                Errno.Ok, command, 4096, 4096, payload: command == Cmd.Write ? new byte[4096] : null);
+                WireError.Ok, command, 4096, 4096, payload: command == Cmd.Write ? new byte[4096] : null);
         }
     }
 
@@ -166,20 +166,20 @@ public sealed class RefusalTests : WireTest
             {
                 // A status needs an extent, and an extent of no bytes is not legal: error or not, it is answered.
                 WireReply status = await client.CallAsync(command, 0, 0);
-                Assert.That(status.Error, Is.EqualTo(Errno.Inval));
+                Assert.That(status.Error, Is.EqualTo(WireError.Inval));
                 continue;
             }
             byte[]? payload = command == Cmd.Write ? [] : null;
             foreach (ulong offset in new[] { 0ul, 1ul, client.Size - 1, client.Size })
             {
-                WireReply reply = await client.ExpectCallAsync(Errno.Ok, command, offset, 0, payload: payload);
+                WireReply reply = await client.ExpectCallAsync(WireError.Ok, command, offset, 0, payload: payload);
                 Assert.That(reply.Data, Is.Empty);
                 if (command == Cmd.Read && structured)
                 {
                     Assert.That(reply.Chunks.Select(chunk => chunk.Type), Is.EqualTo(new[] { ChunkType.None }));
                 }
             }
-            uint error = command is Cmd.Write or Cmd.WriteZeroes ? Errno.NoSpc : Errno.Inval;
+            uint error = command is Cmd.Write or Cmd.WriteZeroes ? WireError.NoSpc : WireError.Inval;
             await client.ExpectCallAsync(error, command, client.Size + 1, 0, payload: payload);
             await client.ExpectCallAsync(error, command, ulong.MaxValue, 0, payload: payload);
         }
@@ -198,11 +198,11 @@ public sealed class RefusalTests : WireTest
         WireClient flushing = await with.TransmitAsync();
         WireClient plain = await without.TransmitAsync();
 
-        await flushing.ExpectCallAsync(Errno.Ok, Cmd.Flush);
-        await flushing.ExpectCallAsync(Errno.Inval, Cmd.Flush, 1, 0);
-        await flushing.ExpectCallAsync(Errno.Inval, Cmd.Flush, 0, 1);
-        await flushing.ExpectCallAsync(Errno.Inval, Cmd.Flush, ulong.MaxValue, uint.MaxValue);
-        await plain.ExpectCallAsync(Errno.Inval, Cmd.Flush);
+        await flushing.ExpectCallAsync(WireError.Ok, Cmd.Flush);
+        await flushing.ExpectCallAsync(WireError.Inval, Cmd.Flush, 1, 0);
+        await flushing.ExpectCallAsync(WireError.Inval, Cmd.Flush, 0, 1);
+        await flushing.ExpectCallAsync(WireError.Inval, Cmd.Flush, ulong.MaxValue, uint.MaxValue);
+        await plain.ExpectCallAsync(WireError.Inval, Cmd.Flush);
 
         Assert.That((with.Plugin.Count(PluginOp.Flush), without.Plugin.Count(PluginOp.Flush)), Is.EqualTo((1, 0)));
         await plain.ExpectAliveAsync(without.Plugin.Data);
@@ -221,9 +221,9 @@ public sealed class RefusalTests : WireTest
         WireClient client = await server.TransmitAsync();
         foreach (ushort command in new[] { Cmd.Trim, Cmd.WriteZeroes, Cmd.Cache, Cmd.BlockStatus })
         {
-            await client.ExpectCallAsync(Errno.Inval, command, 0, 512);
+            await client.ExpectCallAsync(WireError.Inval, command, 0, 512);
         }
-        await client.ExpectCallAsync(Errno.Inval, Cmd.WriteZeroes, 0, 512, CmdFlag.FastZero);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.WriteZeroes, 0, 512, CmdFlag.FastZero);
         Assert.That(server.Plugin.Calls, Is.Empty);
         await client.ExpectAliveAsync(server.Plugin.Data);
     }

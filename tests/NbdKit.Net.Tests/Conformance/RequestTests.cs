@@ -45,7 +45,7 @@ public sealed class RequestTests : WireTest
             WireReply read = await client.CallAsync(Cmd.Read, 0, 16, cookie: cookie);
             Assert.That(read.Error, Is.Zero);
             WireReply failed = await client.CallAsync(Cmd.Read, ulong.MaxValue, 16, cookie: cookie);
-            Assert.That(failed.Error, Is.EqualTo(Errno.Inval));
+            Assert.That(failed.Error, Is.EqualTo(WireError.Inval));
         }
     }
 
@@ -103,14 +103,14 @@ public sealed class RequestTests : WireTest
         ServerFixture server = await ServeAsync();
         WireClient client = await server.TransmitAsync(meta: true);
 
-        Assert.That((await client.ExpectCallAsync(Errno.Ok, Cmd.Read, 0, 512)).IsStructured);
-        Assert.That((await client.ExpectCallAsync(Errno.Ok, Cmd.BlockStatus, 0, 512)).IsStructured);
-        Assert.That((await client.ExpectCallAsync(Errno.Ok, Cmd.Write, 0, 4, payload: new byte[4])).IsStructured, Is.False);
+        Assert.That((await client.ExpectCallAsync(WireError.Ok, Cmd.Read, 0, 512)).IsStructured);
+        Assert.That((await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512)).IsStructured);
+        Assert.That((await client.ExpectCallAsync(WireError.Ok, Cmd.Write, 0, 4, payload: new byte[4])).IsStructured, Is.False);
         foreach (ushort command in new[] { Cmd.Trim, Cmd.Cache, Cmd.WriteZeroes })
         {
-            Assert.That((await client.ExpectCallAsync(Errno.Ok, command, 0, 512)).IsStructured, Is.False);
+            Assert.That((await client.ExpectCallAsync(WireError.Ok, command, 0, 512)).IsStructured, Is.False);
         }
-        Assert.That((await client.ExpectCallAsync(Errno.Ok, Cmd.Flush)).IsStructured, Is.False);
+        Assert.That((await client.ExpectCallAsync(WireError.Ok, Cmd.Flush)).IsStructured, Is.False);
     }
 
     [Test, Property("Rule", "S154"), Property("Rule", "S191")]
@@ -127,7 +127,7 @@ public sealed class RequestTests : WireTest
             Assert.That(outside.Message, Is.Not.Empty);
 
             export.Before = _ => throw new NbdException(NbdError.IoError, "the disk is on fire");
-            WireReply failed = await client.ExpectCallAsync(Errno.Io, command, 0, 512, payload: payload);
+            WireReply failed = await client.ExpectCallAsync(WireError.Io, command, 0, 512, payload: payload);
             Assert.That(failed.Chunks.Select(chunk => chunk.Type), Is.EqualTo(new[] { ChunkType.Error }));
             Assert.That(failed.Message, Is.EqualTo("the disk is on fire"));
             export.Before = null;
@@ -227,7 +227,7 @@ public sealed class RequestTests : WireTest
         WireClient toNative = await server.TransmitAsync("native");
         WireClient toEmulated = await server.TransmitAsync("emulated");
 
-        await toNative.ExpectCallAsync(Errno.Ok, command, 0, 512, CmdFlag.Fua, payload);
+        await toNative.ExpectCallAsync(WireError.Ok, command, 0, 512, CmdFlag.Fua, payload);
         PluginCall call = server.Plugin.Calls.Single();
         Assert.That((call.Op, call.Flags & RequestFlags.Fua), Is.EqualTo((op, RequestFlags.Fua)));
 
@@ -250,9 +250,9 @@ public sealed class RequestTests : WireTest
         foreach (ushort command in Cmd.Ranged)
         {
             byte[]? payload = command == Cmd.Write ? new byte[512] : null;
-            await client.ExpectCallAsync(Errno.Ok, command, 0, 512, CmdFlag.Fua, payload);
+            await client.ExpectCallAsync(WireError.Ok, command, 0, 512, CmdFlag.Fua, payload);
         }
-        await client.ExpectCallAsync(Errno.Ok, Cmd.Flush, flags: CmdFlag.Fua);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.Flush, flags: CmdFlag.Fua);
         await client.ExpectAliveAsync(null);
     }
 }

@@ -83,7 +83,7 @@ public sealed class StringTests : WireTest
     [TestCase(4095)]
     [TestCase(4096)]
     [Property("Rule", "S001"), Property("Rule", "S002"), Property("Rule", "S191")]
-    public async Task S001_S002_The_error_for_an_unknown_name_stays_legal_however_long_the_name_is(int length)
+    public async Task S001_S002_S191_The_error_for_an_unknown_name_stays_legal_however_long_the_name_is(int length)
     {
         ServerFixture server = await ServeAsync();
         WireClient client = await server.HaggleAsync();
@@ -119,7 +119,7 @@ public sealed class StringTests : WireTest
             plugin.OnOpen = null;
             await client.GoAsync();
             export.Before = _ => throw new NbdException(NbdError.IoError, message);
-            WireReply reply = await client.ExpectCallAsync(Errno.Io, Cmd.Read, 0, 512);
+            WireReply reply = await client.ExpectCallAsync(WireError.Io, Cmd.Read, 0, 512);
             Assert.That(reply.Message, Is.Not.Empty);
             export.Before = null;
             await client.ExpectAliveAsync(server.Plugin.Data);

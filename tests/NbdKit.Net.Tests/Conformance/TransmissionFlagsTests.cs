@@ -39,10 +39,10 @@ public sealed class TransmissionFlagsTests : WireTest
                 Assert.That(client.Flags & TxFlag.ReadOnly, Is.Not.Zero);
                 Assert.That(client.Flags & (TxFlag.SendTrim | TxFlag.SendWriteZeroes | TxFlag.SendFastZero), Is.Zero);
 
-                await client.ExpectCallAsync(Errno.Perm, Cmd.Write, 0, 512, payload: new byte[512]);
-                await client.ExpectCallAsync(Errno.Perm, Cmd.Trim, 0, 512);
-                await client.ExpectCallAsync(Errno.Perm, Cmd.WriteZeroes, 0, 512);
-                await client.ExpectCallAsync(Errno.Inval, Cmd.Resize, 512);
+                await client.ExpectCallAsync(WireError.Perm, Cmd.Write, 0, 512, payload: new byte[512]);
+                await client.ExpectCallAsync(WireError.Perm, Cmd.Trim, 0, 512);
+                await client.ExpectCallAsync(WireError.Perm, Cmd.WriteZeroes, 0, 512);
+                await client.ExpectCallAsync(WireError.Inval, Cmd.Resize, 512);
                 await client.ExpectAliveAsync(before);
             }
             Assert.That(server.Plugin.Data, Is.EqualTo(before));
@@ -58,7 +58,7 @@ public sealed class TransmissionFlagsTests : WireTest
         WireClient structured = await server.TransmitAsync(structured: true);
 
         Assert.That(simple.Flags & TxFlag.SendDf, Is.Zero);
-        await simple.ExpectCallAsync(Errno.Inval, Cmd.Read, 0, 512, CmdFlag.Df);
+        await simple.ExpectCallAsync(WireError.Inval, Cmd.Read, 0, 512, CmdFlag.Df);
         await simple.ExpectAliveAsync(server.Plugin.Data);
         Assert.That(structured.Flags & TxFlag.SendDf, Is.Not.Zero);
         Assert.That(await structured.ReadDataAsync(0, 512, CmdFlag.Df), Is.EqualTo(server.Plugin.Data[..512]));
@@ -75,7 +75,7 @@ public sealed class TransmissionFlagsTests : WireTest
 
         await a.WriteDataAsync(1000, [1, 2, 3]);
         Assert.That(await b.ReadDataAsync(1000, 3), Is.EqualTo(new byte[] { 1, 2, 3 }));
-        await b.ExpectCallAsync(Errno.Ok, Cmd.Flush);
+        await b.ExpectCallAsync(WireError.Ok, Cmd.Flush);
 
         Assert.That(await c.ReadDataAsync(1000, 3), Is.EqualTo(new byte[] { 1, 2, 3 }));
         Assert.That(server.Plugin.Count(PluginOp.Flush), Is.EqualTo(1));
@@ -105,7 +105,7 @@ public sealed class TransmissionFlagsTests : WireTest
             WireClient client = await server.TransmitAsync(export.Name);
             Assert.That(client.Flags & TxFlag.SendCache, Is.Not.Zero);
 
-            await client.ExpectCallAsync(Errno.Ok, Cmd.Cache, 512, 4096);
+            await client.ExpectCallAsync(WireError.Ok, Cmd.Cache, 512, 4096);
 
             Assert.That(export.Data, Is.EqualTo(before));
         }
@@ -133,12 +133,12 @@ public sealed class TransmissionFlagsTests : WireTest
         WireReply fast = await client.CallAsync(Cmd.WriteZeroes, 0, 512, CmdFlag.FastZero);
         Assert.That(
             fast.Error,
-            fastZero ? Is.Zero.Or.EqualTo(Errno.NotSup) : Is.EqualTo(Errno.Inval).Or.EqualTo(Errno.Perm), what);
+            fastZero ? Is.Zero.Or.EqualTo(WireError.NotSup) : Is.EqualTo(WireError.Inval).Or.EqualTo(WireError.Perm), what);
 
         async Task ExpectAsync(bool works, ushort command, uint length, ushort flags = 0, byte[]? payload = null)
         {
             WireReply reply = await client.CallAsync(command, 0, length, flags, payload);
-            bool refused = reply.Error == Errno.Inval || (reply.Error == Errno.Perm && !writable);
+            bool refused = reply.Error == WireError.Inval || (reply.Error == WireError.Perm && !writable);
             Assert.That(works ? reply.Error == 0 : refused, $"{reply.Call}: {reply.Error} on {what}");
         }
     }

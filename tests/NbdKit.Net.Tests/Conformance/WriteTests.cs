@@ -65,12 +65,12 @@ public sealed class WriteTests : WireTest
         byte[] before = [.. server.Plugin.Data];
         WireClient client = await server.TransmitAsync(structured: structured);
 
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.Write, 0, 4, payload: [1, 2, 3, 4]);
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.WriteZeroes, 0, 512);
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.WriteZeroes, 0, 512, CmdFlag.NoHole | CmdFlag.Fua);
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.Trim, 0, 512);
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.Flush);
-        await client.ExpectCallAsync(Errno.NoSpc, Cmd.Cache, 0, 512);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.Write, 0, 4, payload: [1, 2, 3, 4]);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.WriteZeroes, 0, 512);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.WriteZeroes, 0, 512, CmdFlag.NoHole | CmdFlag.Fua);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.Trim, 0, 512);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.Flush);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.Cache, 0, 512);
 
         await client.ExpectAliveAsync(before);
     }
@@ -82,7 +82,7 @@ public sealed class WriteTests : WireTest
         byte[] before = [.. server.Plugin.Data];
         WireClient client = await server.TransmitAsync();
 
-        await client.ExpectCallAsync(Errno.Ok, Cmd.Trim, 1000, 3000);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.Trim, 1000, 3000);
 
         Assert.That(server.Plugin.Data[..1000], Is.EqualTo(before[..1000]));
         Assert.That(server.Plugin.Data[4000..], Is.EqualTo(before[4000..]));
@@ -97,7 +97,7 @@ public sealed class WriteTests : WireTest
         WireClient client = await server.TransmitAsync();
         Assert.That(client.Flags & TxFlag.SendTrim, Is.Zero);
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Trim, 0, 512);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Trim, 0, 512);
 
         Assert.That(server.Plugin.Calls, Is.Empty);
     }
@@ -112,7 +112,7 @@ public sealed class WriteTests : WireTest
         ServerFixture server = await ServeAsync();
         WireClient client = await server.TransmitAsync(structured: true);
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.Cache, 0, 512, (ushort)flag);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.Cache, 0, 512, (ushort)flag);
 
         Assert.That(server.Plugin.Calls, Is.Empty);
     }
@@ -133,7 +133,7 @@ public sealed class WriteTests : WireTest
             ushort flags = random.Next(2) == 0 ? CmdFlag.NoHole : CmdFlag.None;
             model.AsSpan(offset, length).Clear();
 
-            await client.ExpectCallAsync(Errno.Ok, Cmd.WriteZeroes, (ulong)offset, (uint)length, flags);
+            await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, (ulong)offset, (uint)length, flags);
 
             Assert.That(server.Plugin.Data.AsSpan().SequenceEqual(model), $"seed {Seed}: {length} at {offset}");
             Assert.That((await client.ReadDataAsync((ulong)offset, (uint)length)).AsSpan().IndexOfAnyExcept((byte)0), Is.EqualTo(-1));
@@ -146,9 +146,9 @@ public sealed class WriteTests : WireTest
         ServerFixture server = await ServeAsync();
         WireClient client = await server.TransmitAsync();
 
-        await client.ExpectCallAsync(Errno.Ok, Cmd.WriteZeroes, 0, 512, CmdFlag.NoHole);
-        await client.ExpectCallAsync(Errno.Ok, Cmd.WriteZeroes, 0, 512);
-        await client.ExpectCallAsync(Errno.Ok, Cmd.WriteZeroes, 0, 512, CmdFlag.NoHole | CmdFlag.Fua | CmdFlag.FastZero);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, 0, 512, CmdFlag.NoHole);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, 0, 512);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, 0, 512, CmdFlag.NoHole | CmdFlag.Fua | CmdFlag.FastZero);
 
         Assert.That(server.Plugin.Calls.Select(call => call.Flags), Is.EqualTo(new[]
         {
@@ -165,11 +165,11 @@ public sealed class WriteTests : WireTest
         WireClient client = await server.TransmitAsync();
         Assert.That(client.Flags & TxFlag.SendFastZero, Is.Not.Zero);
 
-        await client.ExpectCallAsync(Errno.NotSup, Cmd.WriteZeroes, 0, 1 << 30, CmdFlag.FastZero);
+        await client.ExpectCallAsync(WireError.NotSup, Cmd.WriteZeroes, 0, 1 << 30, CmdFlag.FastZero);
 
         Assert.That(server.Plugin.Calls, Is.Empty, "it was not even tried");
         Assert.That(server.Plugin.Data, Is.EqualTo(before));
-        await client.ExpectCallAsync(Errno.Ok, Cmd.WriteZeroes, 0, 4096);
+        await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, 0, 4096);
         Assert.That(server.Plugin.Data[..4096], Is.All.Zero);
     }
 
@@ -180,7 +180,7 @@ public sealed class WriteTests : WireTest
         WireClient client = await server.TransmitAsync();
         Assert.That(client.Flags & TxFlag.SendFastZero, Is.Zero);
 
-        await client.ExpectCallAsync(Errno.Inval, Cmd.WriteZeroes, 0, 512, CmdFlag.FastZero);
+        await client.ExpectCallAsync(WireError.Inval, Cmd.WriteZeroes, 0, 512, CmdFlag.FastZero);
 
         Assert.That(server.Plugin.Calls, Is.Empty);
         await client.ExpectAliveAsync(server.Plugin.Data);

@@ -87,8 +87,9 @@ public class BlockSizeFilterExtentsTests
             long first = (plugin.Base + block - 1) / block * block;
             foreach (long offset in new[] { first, size - block - 1, size - block, size - 1 })
             {
-                foreach (long length in new[] { 1, uint.MaxValue - 1, uint.MaxValue, long.MaxValue }.Select(l => Math.Min(l, size - offset)))
+                foreach (long asked in new[] { 1, uint.MaxValue - 1, uint.MaxValue, long.MaxValue })
                 {
+                    long length = Math.Min(asked, size - offset);
                     foreach (RequestFlags flags in new[] { RequestFlags.None, RequestFlags.RequestOne })
                     {
                         List<(long Offset, long Length, bool Zero)> extents = await AskAsync(disk, offset, length, flags);

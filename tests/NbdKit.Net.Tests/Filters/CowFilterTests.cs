@@ -193,9 +193,15 @@ public class CowFilterTests
         Task second = disk.WriteAsync(Filled(10, 2), 10, RequestFlags.None, default).AsTask();
         Task whole = disk.WriteAsync(Filled(Block, 3), 0, RequestFlags.None, default).AsTask();
         Task third = disk.WriteAsync(Filled(10, 4), 20, RequestFlags.None, default).AsTask();
-        await disk.WriteAsync(Filled(10, 5), Block, RequestFlags.None, default).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
-        Assert.That(first.IsCompleted || second.IsCompleted || whole.IsCompleted || third.IsCompleted, Is.False);
-        gate.SetResult();
+        try
+        {
+            await disk.WriteAsync(Filled(10, 5), Block, RequestFlags.None, default).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+            Assert.That(first.IsCompleted || second.IsCompleted || whole.IsCompleted || third.IsCompleted, Is.False);
+        }
+        finally
+        {
+            gate.SetResult();
+        }
         await Task.WhenAll(first, second, whole, third).WaitAsync(TimeSpan.FromSeconds(30));
         byte[] expected = Filled(Block, 3);
         Filled(10, 4).CopyTo(expected, 20);

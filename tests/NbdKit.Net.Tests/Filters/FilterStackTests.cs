@@ -1,10 +1,12 @@
+using NbdKit.Filters;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Filters;
 
 /// <summary>
-/// Random stacks of filters, and random histories of requests on them, against a plain array of bytes. A failure prints the
-/// seed of its stack: run it alone with NBDKIT_STACK_SEED=that and NBDKIT_STACK_COUNT=1. For a long run set the count.
+/// Random stacks of filters, and random histories of requests on them, against a plain array of bytes. A failure prints
+/// the seed of its stack: run it alone with NBDKIT_STACK_SEED=that and NBDKIT_STACK_COUNT=1. For a long run set the
+/// count.
 /// </summary>
 public class FilterStackTests
 {
@@ -76,10 +78,12 @@ public class FilterStackTests
             int from = random.Next(size);
             content.AsSpan(from, random.Next(Math.Min(20_000, size - from))).Clear();
         }
-        var model = new StackModel(content, info, start);
+        // A filter that opens everything below read-only is felt by the layers below it as much as by those above.
+        bool isReadOnly = random.Next(8) == 0;
+        var model = new StackModel(content, info with { CanWrite = info.CanWrite && !isReadOnly }, start);
         var filters = new List<INbdFilter>();
         var names = new List<string>();
-        int depth = random.Next(LargestDepth + 1);
+        int depth = random.Next(LargestDepth + (isReadOnly ? 0 : 1));
         int window = isHuge ? random.Next(2) : -1;
         for (int i = 0; i < depth || i <= window; i++)
         {
@@ -90,6 +94,12 @@ public class FilterStackTests
                 filters.Insert(0, filter);
                 names.Insert(0, i == window ? "offset" : generator.Name);
             }
+        }
+        if (isReadOnly)
+        {
+            int place = random.Next(filters.Count + 1);
+            filters.Insert(place, new ReadonlyFilter());
+            names.Insert(place, "readonly for good");
         }
         var plugin = new ModelPlugin(content, info, new Random(random.Next()))
         {

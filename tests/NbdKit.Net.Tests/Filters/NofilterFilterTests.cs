@@ -53,7 +53,8 @@ public class NofilterFilterTests
         await using NextContext with = await chain.OpenAsync();
         Measure(without);
         Measure(with);
-        // What the plugin itself allocates is not the filter's; nor is a stray object of the runtime, far below one a call.
+        // What the plugin itself allocates is not the filter's; nor is a stray object of the runtime, far below one a
+        // call.
         Assert.That(Measure(with), Is.LessThan(Measure(without) + 4096));
     }
 }

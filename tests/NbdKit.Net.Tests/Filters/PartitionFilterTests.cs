@@ -7,7 +7,10 @@ public class PartitionFilterTests
 {
     private const int Sector = 512;
 
-    /// <summary>Two primary partitions and an extended one from sector 100, 100 sectors long, with two logical ones.</summary>
+    /// <summary>
+    /// Two primary partitions and an extended one from sector 100, 100 sectors long, with two logical
+    /// ones.
+    /// </summary>
     private static byte[] MbrDisk(int sectorSize = Sector)
     {
         byte[] disk = TestData.Random(256 * sectorSize);

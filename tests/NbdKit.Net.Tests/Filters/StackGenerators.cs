@@ -176,13 +176,7 @@ internal static class StackGenerators
         return new NoextentsFilter();
     }
 
+    // The permanent form reaches down to the plugin, so it is not made here but decided before the stack is built.
     private static ReadonlyFilter Readonly(StackModel model, Random random)
-    {
-        if (random.Next(5) != 0)
-        {
-            return new ReadonlyFilter { ReadonlyFile = "/nonexistent/nbdkit-net" };
-        }
-        model.Change(info => info with { CanWrite = false });
-        return new ReadonlyFilter();
-    }
+        => new() { ReadonlyFile = "/nonexistent/nbdkit-net" };
 }

@@ -127,7 +127,9 @@ internal sealed class StackHistory
         }
         catch (NbdException e) when (fast && e.Error == NbdError.NotSupported)
         {
-            Check(_model.Bytes(offset, length).SequenceEqual(_plugin.Data.AsSpan(_model.InPlugin(offset, length))), "a refused zero had an effect");
+            Check(
+                _model.Bytes(offset, length).SequenceEqual(_plugin.Data.AsSpan(_model.InPlugin(offset, length))),
+                "a refused zero had an effect");
             return;
         }
         _model.Bytes(offset, length).Clear();

@@ -48,7 +48,7 @@ internal static class ChunkGrammar
                     error = BinaryPrimitives.ReadUInt32BigEndian(payload);
                     Assert.That(payload.Length, Is.EqualTo(6 + BinaryPrimitives.ReadUInt16BigEndian(payload[4..])), what);
                     message = WireText.Check(payload[6..]);
-                    Assert.That(Errno.Legal, Does.Contain(error), what);
+                    Assert.That(WireError.Legal, Does.Contain(error), what);
                     break;
                 default:
                     // ERROR_OFFSET is for servers that read in pieces; this one never has a good piece before a bad one.

@@ -1,8 +1,8 @@
 namespace NbdKit.Tests.Testing;
 
 /// <summary>
-/// A disk in memory for tests of layers. It has whatever capabilities its info says, keeps apart what was written and what
-/// is on stable storage, writes down each call, and takes offence at requests that its info forbids.
+/// A disk in memory for tests of layers. It has whatever capabilities its info says, keeps apart what was written and
+/// what is on stable storage, writes down each call, and takes offence at requests that its info forbids.
 /// </summary>
 internal sealed class ModelPlugin : INbdPlugin, INbdPluginHandle
 {

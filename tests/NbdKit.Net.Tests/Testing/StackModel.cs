@@ -1,8 +1,8 @@
 namespace NbdKit.Tests.Testing;
 
 /// <summary>
-/// What the top of a stack of filters should look like, as a window into the bytes of the plugin at its bottom. Each filter
-/// that is put on the stack changes the model in its own way.
+/// What the top of a stack of filters should look like, as a window into the bytes of the plugin at its bottom. Each
+/// filter that is put on the stack changes the model in its own way.
 /// </summary>
 internal sealed class StackModel
 {

@@ -52,11 +52,11 @@ internal sealed partial class WireClient
 
     /// <summary>Reads a range and asserts that it succeeds.</summary>
     public async Task<byte[]> ReadDataAsync(ulong offset, uint length, ushort flags = 0)
-        => (await ExpectCallAsync(Errno.Ok, Cmd.Read, offset, length, flags)).Data;
+        => (await ExpectCallAsync(WireError.Ok, Cmd.Read, offset, length, flags)).Data;
 
     /// <summary>Writes and asserts that it succeeds.</summary>
     public Task WriteDataAsync(ulong offset, byte[] data, ushort flags = 0)
-        => ExpectCallAsync(Errno.Ok, Cmd.Write, offset, (uint)data.Length, flags, data);
+        => ExpectCallAsync(WireError.Ok, Cmd.Write, offset, (uint)data.Length, flags, data);
 
     /// <summary>Asserts that the connection is alive and in step: a read is answered with the right bytes.</summary>
     /// <param name="expected">The content of the export, or null if only the grammar counts.</param>
@@ -102,7 +102,7 @@ internal sealed partial class WireClient
         }
         if (error != 0)
         {
-            Assert.That(Errno.Legal, Does.Contain(error), $"an error number that may not travel: {call}");
+            Assert.That(WireError.Legal, Does.Contain(error), $"an error number that may not travel: {call}");
             return new WireReply(call) { Error = error };
         }
         return new WireReply(call) { Data = call.Command == Cmd.Read ? await ReadAsync((int)call.Length) : [] };

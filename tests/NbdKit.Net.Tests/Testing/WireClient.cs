@@ -11,7 +11,7 @@ namespace NbdKit.Tests.Testing;
 internal sealed partial class WireClient(IDuplexPipe pipe, Task<NbdDisconnect> ended) : IAsyncDisposable
 {
     /// <summary>Real time that any single byte may take to arrive.</summary>
-    public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(5);
+    public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(10);
 
     private bool _finished;
 

@@ -3,14 +3,17 @@ using System.Buffers.Binary;
 
 namespace NbdKit.Filters.Partition;
 
-/// <summary>The GUID partition table: a header and an array of entries at the start of the disk, both again at its end.</summary>
+/// <summary>
+/// The GUID partition table: a header and an array of entries at the start of the disk, both again at its
+/// end.
+/// </summary>
 internal static class Gpt
 {
     private const string Scheme = "GPT";
 
     /// <summary>
-    /// Finds a header that is intact, and its entries too: the one in sector 1, the one that this says is its backup, or the
-    /// one in the last sector.
+    /// Finds a header that is intact, and its entries too: the one in sector 1, the one that this says is its backup,
+    /// or the one in the last sector.
     /// </summary>
     /// <returns>The header, or null and what is wrong.</returns>
     public static async ValueTask<(GptHeader? Header, string Problem)> FindHeaderAsync(
@@ -24,7 +27,9 @@ internal static class Gpt
         string problems = $"{problem} in sector 1";
         long last = sectors.Count - 1;
         // Only a header with a right checksum is believed. It differs from the last sector if the disk has grown.
-        long[] backups = primary is { Alternate: > 1 } && primary.Alternate != last ? [primary.Alternate, last] : [last];
+        long[] backups = primary is { Alternate: > 1 } && primary.Alternate != last
+            ? [primary.Alternate, last]
+            : [last];
         foreach (long backup in backups)
         {
             (GptHeader? header, problem) = await TryAsync(sectors, backup, cancellationToken).ConfigureAwait(false);
@@ -60,8 +65,8 @@ internal static class Gpt
         }
     }
 
-    // Byte layout of an entry: type GUID (0, all zeroes if not in use), own GUID (16), first sector (32), last sector (40),
-    // attributes (48), name (56).
+    // Byte layout of an entry: type GUID (0, all zeroes if not in use), own GUID (16), first sector (32), last sector
+    // (40), attributes (48), name (56).
     private static PartitionRange Range(SectorReader sectors, ReadOnlySpan<byte> entry, int number)
     {
         if (!entry[..16].ContainsAnyExcept((byte)0))
@@ -72,7 +77,8 @@ internal static class Gpt
         ulong last = BinaryPrimitives.ReadUInt64LittleEndian(entry[40..]);
         if (first > last || last >= (ulong)sectors.Count)
         {
-            throw PartitionTable.Damaged($"GPT partition {number}, sectors {first} to {last}, is not inside the {sectors.Count} sectors of the disk");
+            throw PartitionTable.Damaged(
+                $"GPT partition {number}, sectors {first} to {last}, is not inside the {sectors.Count} sectors of the disk");
         }
         return new PartitionRange(Scheme, (long)first * sectors.Size, ((long)(last - first) + 1) * sectors.Size);
     }

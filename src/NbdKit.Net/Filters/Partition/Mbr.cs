@@ -4,9 +4,9 @@ namespace NbdKit.Filters.Partition;
 
 /// <summary>The master boot record, and the chain of extended boot records that holds the logical partitions.</summary>
 /// <remarks>
-/// Both have the same layout: four entries of 16 bytes from byte 446, then 55h AAh. In an extended boot record the first
-/// entry is the logical partition, counted from this record; the second is the next record, counted from the start of the
-/// extended partition.
+/// Both have the same layout: four entries of 16 bytes from byte 446, then 55h AAh. In an extended boot record the
+/// first entry is the logical partition, counted from this record; the second is the next record, counted from the
+/// start of the extended partition.
 /// </remarks>
 internal static class Mbr
 {
@@ -46,7 +46,8 @@ internal static class Mbr
             }
             if (entry.IsExtended)
             {
-                throw PartitionTable.NotThere(Scheme, number, "it is an extended partition; its logical partitions have the numbers from 5");
+                throw PartitionTable.NotThere(
+                    Scheme, number, "it is an extended partition; its logical partitions have the numbers from 5");
             }
             return Range(sectors, entry.Start, entry.Count);
         }
@@ -75,12 +76,14 @@ internal static class Mbr
             {
                 if (record < 1 || record >= end || record >= sectors.Count)
                 {
-                    throw PartitionTable.Damaged($"an extended boot record, in sector {record}, is outside the extended partition or the disk");
+                    throw PartitionTable.Damaged(
+                        $"an extended boot record, in sector {record}, is outside the extended partition or the disk");
                 }
                 await sectors.ReadAsync(record, sector, cancellationToken).ConfigureAwait(false);
                 if (!HasSignature(sector.Span))
                 {
-                    throw PartitionTable.Damaged($"there is no extended boot record in sector {record}, where one should be");
+                    throw PartitionTable.Damaged(
+                        $"there is no extended boot record in sector {record}, where one should be");
                 }
                 MbrEntry logical = MbrEntry.Read(sector.Span, 0);
                 MbrEntry next = MbrEntry.Read(sector.Span, 1);
@@ -90,7 +93,8 @@ internal static class Mbr
                     long start = record + logical.Start;
                     if (logical.Start == 0 || start > end || logical.Count > end - start)
                     {
-                        throw PartitionTable.Damaged($"logical partition {number} is not inside the extended partition");
+                        throw PartitionTable.Damaged(
+                            $"logical partition {number} is not inside the extended partition");
                     }
                     return Range(sectors, start, logical.Count);
                 }
@@ -98,10 +102,11 @@ internal static class Mbr
                 {
                     throw PartitionTable.NotThere(Scheme, number);
                 }
-                // Records in descending order are legal but nobody makes them; a chain that only goes forward cannot loop.
+                // Records in descending order are legal but rare; a chain that only goes forward cannot loop.
                 if (!next.IsExtended || extended.Start + next.Start <= record)
                 {
-                    throw PartitionTable.Damaged($"the extended boot record in sector {record} links to one that does not follow it");
+                    throw PartitionTable.Damaged(
+                        $"the extended boot record in sector {record} links to one that does not follow it");
                 }
                 record = extended.Start + next.Start;
             }

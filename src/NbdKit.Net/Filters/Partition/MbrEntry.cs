@@ -5,7 +5,8 @@ namespace NbdKit.Filters.Partition;
 /// <summary>One of the four entries of a boot record: 16 bytes from byte 446 on.</summary>
 /// <remarks>
 /// <code>
-/// 0  status   1-3  first sector in CHS   4  type   5-7  last sector in CHS   8  start (32)   12  count (32), little endian
+/// 0    status                  4    type                     8   start (32)
+/// 1-3  first sector in CHS     5-7  last sector in CHS      12   count (32), little endian
 /// </code>
 /// </remarks>
 /// <param name="Type">What is in the partition; 0 for nothing.</param>

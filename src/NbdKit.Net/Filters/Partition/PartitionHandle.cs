@@ -21,11 +21,13 @@ internal sealed class PartitionHandle : INbdFilterHandle
     {
         long sectorSize = _sectorSize ?? (next.Info.BlockSize.Minimum == 4096 ? 4096 : 512);
         var sectors = new SectorReader(next, (int)sectorSize);
-        PartitionRange range = await PartitionTable.FindAsync(sectors, _number, cancellationToken).ConfigureAwait(false);
+        PartitionRange range = await PartitionTable.FindAsync(sectors, _number, cancellationToken)
+            .ConfigureAwait(false);
         if (range.Offset > next.Info.Size || range.Length > next.Info.Size - range.Offset)
         {
             throw PartitionTable.Damaged(
-                $"{range.Scheme} partition {_number}, {range.Length} bytes at {range.Offset}, is not inside the {next.Info.Size} bytes of the disk");
+                $"{range.Scheme} partition {_number}, {range.Length} bytes at {range.Offset}, is not inside the "
+                + $"{next.Info.Size} bytes of the disk");
         }
         Window.RequireAligned(next, $"partition {_number}", range.Offset);
         _range = range;

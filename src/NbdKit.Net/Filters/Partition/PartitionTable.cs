@@ -21,7 +21,8 @@ internal static class PartitionTable
             bool isProtective = Mbr.HasSignature(boot.Span) && Mbr.IsProtective(boot.Span);
             if (isProtective || GptHeader.HasSignature(start.Span[sectors.Size..]))
             {
-                (GptHeader? gpt, string problem) = await Gpt.FindHeaderAsync(sectors, cancellationToken).ConfigureAwait(false);
+                (GptHeader? gpt, string problem) = await Gpt.FindHeaderAsync(sectors, cancellationToken)
+                    .ConfigureAwait(false);
                 if (gpt is not null)
                 {
                     return await Gpt.FindAsync(sectors, gpt, number, cancellationToken).ConfigureAwait(false);

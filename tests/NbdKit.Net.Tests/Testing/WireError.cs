@@ -1,7 +1,7 @@
 namespace NbdKit.Tests.Testing;
 
 /// <summary>Error values of replies.</summary>
-internal static class Errno
+internal static class WireError
 {
     public const uint Ok = 0;
     public const uint Perm = 1;

@@ -1,0 +1,52 @@
+using System.Reflection;
+using NUnit.Framework.Interfaces;
+
+namespace NbdKit.Tests.Conformance;
+
+/// <summary>Every rule of the protocol that a server without TLS has to keep is proven by at least one test.</summary>
+public sealed class ConformanceCoverageTests
+{
+    private static readonly (int First, int Last)[] Ranges =
+    [
+        (1, 16), (20, 32), (35, 41), (44, 54), (62, 63), (85, 108), (110, 133), (140, 147), (150, 178), (180, 200), (205, 220),
+        (225, 238), (245, 249),
+    ];
+
+    private static readonly Dictionary<string, string> Elsewhere = new()
+    {
+        ["S030"] = "close_notify before the end of the connection: needs TLS",
+    };
+
+    private static readonly string[] Others =
+    [
+        "P01", "P04", "P05", "P06", "P07", "P08", "P09", "P10", "P11", "P16", "P17", "P18", "P19", "P20", "P21", "P22", "P23", "P24",
+        "P25", "P26", "P27", "P34", "P35", "R01", "X25",
+    ];
+
+    [Test]
+    public void Every_rule_has_a_test_that_carries_its_id()
+    {
+        HashSet<string> tested = [.. Tests().SelectMany(RulesOf)];
+        IEnumerable<string> rules = Ranges
+            .SelectMany(range => Enumerable.Range(range.First, range.Last - range.First + 1).Select(i => $"S{i:d3}"))
+            .Except(Elsewhere.Keys).Concat(Others);
+
+        Assert.That(rules.Where(rule => !tested.Contains(rule)), Is.Empty, "rules without a test");
+    }
+
+    [Test]
+    public void Every_test_that_carries_an_id_has_it_in_its_name()
+        => Assert.That(
+            Tests().SelectMany(test => RulesOf(test).Where(rule => !test.Name.Contains(rule)), (test, rule) => $"{test.Name}: {rule}"),
+            Is.Empty);
+
+    private static IEnumerable<MethodInfo> Tests()
+        => typeof(ConformanceCoverageTests).Assembly.GetTypes()
+            .SelectMany(type => type.GetMethods(BindingFlags.Public | BindingFlags.Instance | BindingFlags.DeclaredOnly))
+            .Where(method => method.GetCustomAttributes().Any(a => a is ITestBuilder or ISimpleTestBuilder));
+
+    private static List<string> RulesOf(MethodInfo test)
+        => [.. test.GetCustomAttributes<PropertyAttribute>()
+            .Where(property => property.Properties.ContainsKey("Rule"))
+            .Select(property => (string)property.Properties.Get("Rule")!)];
+}
