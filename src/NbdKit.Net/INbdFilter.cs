@@ -77,7 +77,8 @@ public interface INbdFilter
     ValueTask<INbdFilterHandle> OpenAsync(NbdContext context, CancellationToken cancellationToken);
 
     /// <summary>
-    /// Called once when the chain stops, before the layers below: stop background work and close shared contexts here.
+    /// Called once when the chain stops, before the layers below: stop background work and close shared contexts here; those
+    /// that are left are closed when it returns. Also called if <see cref="StartAsync"/> failed, of this layer or of one above.
     /// Exceptions are logged.
     /// </summary>
     /// <param name="backend">This filter's place in the chain.</param>

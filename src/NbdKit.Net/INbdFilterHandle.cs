@@ -109,9 +109,9 @@ public interface INbdFilterHandle
         => next.ExtentsAsync(offset, length, flags, extents, cancellationToken);
 
     /// <summary>
-    /// Called exactly once for each context that was prepared, after its last request: the last place where data calls on
-    /// <paramref name="next"/> are allowed. The library finalizes <paramref name="next"/> afterwards; the filter must not.
-    /// An exception is reported, and the layers below are finalized all the same.
+    /// Called exactly once for each context whose <see cref="PrepareAsync"/> succeeded, after its last request: the last place
+    /// where data calls on <paramref name="next"/> are allowed. The library finalizes <paramref name="next"/> afterwards; the
+    /// filter must not. An exception is logged, and the layers below are finalized all the same.
     /// </summary>
     /// <param name="next">The layer below.</param>
     /// <param name="cancellationToken">Fires when the end has to be quick.</param>

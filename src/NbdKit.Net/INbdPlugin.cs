@@ -82,7 +82,10 @@ public interface INbdPlugin
     /// <returns>The object that serves this context; a plugin without state for each context returns itself.</returns>
     ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken);
 
-    /// <summary>Called once after the last context was closed: stop background work here. Exceptions are logged.</summary>
+    /// <summary>
+    /// Called once after the last context was closed: stop background work here. Also called if <see cref="StartAsync"/> failed,
+    /// of this layer or of one above. Exceptions are logged.
+    /// </summary>
     /// <param name="cancellationToken">Fires when the stop has to be quick.</param>
     ValueTask CleanupAsync(CancellationToken cancellationToken) => default;
 }

@@ -9,7 +9,8 @@ public sealed partial class NbdBackend
     private readonly SemaphoreSlim _lifecycle = new(1, 1);
     private int _users;
     private bool _hostUses;
-    private bool _ended;
+    private volatile bool _ended;
+    private volatile bool _running;
 
     /// <summary>
     /// Starts the chain for the host: gets every layer ready and starts it, innermost first. Does nothing if the host did so
@@ -30,10 +31,10 @@ public sealed partial class NbdBackend
     }
 
     /// <summary>
-    /// Ends the host's use of the chain. If no server uses it, every layer is cleaned up, outermost first, and disposed of.
-    /// Close the contexts that the host opened before.
+    /// Ends the host's use of the chain. If no server uses it, what the host left open is closed, every layer is cleaned up,
+    /// outermost first, and disposed of. Layers that were never started are only disposed of. Does nothing on an inner layer.
     /// </summary>
-    public async ValueTask DisposeAsync() => await ReleaseAsync(host: true).ConfigureAwait(false);
+    public async ValueTask DisposeAsync() => await ReleaseAsync(host: true, CancellationToken.None).ConfigureAwait(false);
 
     internal async ValueTask AcquireAsync(ILoggerFactory? loggerFactory, bool host, CancellationToken cancellationToken)
     {
@@ -62,13 +63,20 @@ public sealed partial class NbdBackend
         }
     }
 
-    internal async ValueTask ReleaseAsync(bool host)
+    /// <summary>Ends one use of the chain; the last one ends the chain. The token fires when that has to be quick.</summary>
+    internal async ValueTask ReleaseAsync(bool host, CancellationToken quick)
     {
         await _lifecycle.WaitAsync(CancellationToken.None).ConfigureAwait(false);
         try
         {
-            if (_ended || (host && !_hostUses))
+            if (_ended || Above is not null || (host && !_hostUses && _users > 0))
             {
+                return;
+            }
+            if (_users == 0)
+            {
+                _ended = true;
+                await DisposeLayersAsync().ConfigureAwait(false);
                 return;
             }
             if (host)
@@ -78,7 +86,7 @@ public sealed partial class NbdBackend
             if (--_users == 0)
             {
                 _ended = true;
-                await CleanupLayersAsync(this).ConfigureAwait(false);
+                await CleanupLayersAsync(this, quick).ConfigureAwait(false);
                 await DisposeLayersAsync().ConfigureAwait(false);
             }
         }
@@ -112,46 +120,33 @@ public sealed partial class NbdBackend
                 started = layer;
                 await (layer.Plugin?.StartAsync(cancellationToken)
                     ?? layer.Filter!.StartAsync(layer, cancellationToken)).ConfigureAwait(false);
+                layer._running = true;
             }
         }
         catch
         {
             _ended = true;
-            await CleanupLayersAsync(started).ConfigureAwait(false);
+            await CleanupLayersAsync(started, cancellationToken).ConfigureAwait(false);
             await DisposeLayersAsync().ConfigureAwait(false);
             throw;
         }
     }
 
-    private static async ValueTask CleanupLayersAsync(NbdBackend? outermost)
+    private static async ValueTask CleanupLayersAsync(NbdBackend? outermost, CancellationToken quick)
     {
         for (NbdBackend? layer = outermost; layer is not null; layer = layer.Next)
         {
+            // While this layer still lives, and after the layer above had its chance to do it.
+            await layer.CloseForgottenAsync().ConfigureAwait(false);
             try
             {
-                await (layer.Plugin?.CleanupAsync(CancellationToken.None)
-                    ?? layer.Filter!.CleanupAsync(layer, CancellationToken.None)).ConfigureAwait(false);
+                await (layer.Plugin?.CleanupAsync(quick)
+                    ?? layer.Filter!.CleanupAsync(layer, quick)).ConfigureAwait(false);
             }
             catch (Exception e)
             {
                 layer.LogLayerFailure("cleanup", e);
             }
-            // A shared context that the filter forgot to close: close it now, while the layers below still live.
-            if (layer.Next is { } next)
-            {
-                foreach (NextContext shared in next.TakeSharedContexts())
-                {
-                    await shared.CloseAsync().ConfigureAwait(false);
-                }
-            }
-        }
-    }
-
-    private NextContext[] TakeSharedContexts()
-    {
-        lock (_sharedContexts)
-        {
-            return [.. _sharedContexts];
         }
     }
 

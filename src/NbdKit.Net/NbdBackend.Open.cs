@@ -5,7 +5,8 @@ namespace NbdKit;
 // Opening contexts: by the host, by the server, and by the filter above.
 public sealed partial class NbdBackend
 {
-    private readonly HashSet<NextContext> _sharedContexts = [];
+    // What nobody closes if its opener forgets it: shared contexts of this layer, and those of the host.
+    private readonly HashSet<NextContext> _unowned = [];
     private readonly RequestGate _oneConnection = new();
 
     /// <summary>
@@ -65,7 +66,7 @@ public sealed partial class NbdBackend
                 $"{Name} was asked to open its next layer for a context of {owner.Backend.Name}; it opens only for its own.");
         }
         return Next.OpenContextAsync(
-            readOnly, exportName, owner?.Connection, shared: owner?.IsShared ?? true, cancellationToken);
+            readOnly, exportName, owner?.Connection, shared: owner?.IsShared ?? true, unowned: owner is null, cancellationToken);
     }
 
     /// <summary>Opens the outermost layer for a client or the host; the caller prepares it.</summary>
@@ -74,7 +75,8 @@ public sealed partial class NbdBackend
     {
         if (ThreadModel != ThreadModel.SerializeConnections)
         {
-            return await OpenContextAsync(readOnly, exportName, connection, shared: false, cancellationToken)
+            return await OpenContextAsync(
+                readOnly, exportName, connection, shared: false, unowned: connection is null, cancellationToken)
                 .ConfigureAwait(false);
         }
         // The place is taken here and not when the client connects: one that is slow in its handshake holds nothing.
@@ -82,7 +84,8 @@ public sealed partial class NbdBackend
         try
         {
             NextContext context = await OpenContextAsync(
-                readOnly, exportName, connection, shared: false, cancellationToken).ConfigureAwait(false);
+                readOnly, exportName, connection, shared: false, unowned: connection is null, cancellationToken)
+                .ConfigureAwait(false);
             context.ConnectionGate = _oneConnection;
             return context;
         }
@@ -94,8 +97,14 @@ public sealed partial class NbdBackend
     }
 
     private async ValueTask<NextContext> OpenContextAsync(
-        bool readOnly, string exportName, NbdConnection? connection, bool shared, CancellationToken cancellationToken)
+        bool readOnly,
+        string exportName,
+        NbdConnection? connection,
+        bool shared,
+        bool unowned,
+        CancellationToken cancellationToken)
     {
+        RequireRunning();
         if (exportName.Length == 0 && !shared)
         {
             exportName = await DefaultExportAsync(readOnly, connection, cancellationToken).ConfigureAwait(false)
@@ -104,26 +113,55 @@ public sealed partial class NbdBackend
         NbdOpenContext own = Filter is null
             ? new NbdOpenContext(this, readOnly, exportName, connection, shared)
             : new NbdContext(this, readOnly, exportName, connection, shared);
-        var context = new NextContext(own);
+        var context = new NextContext(own, unowned);
         await context.OpenAsync(cancellationToken).ConfigureAwait(false);
-        if (shared)
+        if (unowned && !Remember(context))
         {
-            lock (_sharedContexts)
-            {
-                _sharedContexts.Add(context);
-            }
+            await context.CloseAsync().ConfigureAwait(false);
+            RequireRunning();
         }
         return context;
     }
 
+    private void RequireRunning()
+    {
+        if (!_running)
+        {
+            throw new InvalidOperationException($"{Name} is not running: its chain has not started, or has ended.");
+        }
+    }
+
+    private bool Remember(NextContext context)
+    {
+        lock (_unowned)
+        {
+            return _running && _unowned.Add(context);
+        }
+    }
+
     internal void Forget(NextContext context)
     {
-        if (context.IsShared)
+        if (context.IsUnowned)
         {
-            lock (_sharedContexts)
+            lock (_unowned)
             {
-                _sharedContexts.Remove(context);
+                _unowned.Remove(context);
             }
+        }
+    }
+
+    /// <summary>From now on nothing is opened here any more; closes what its opener forgot.</summary>
+    private async ValueTask CloseForgottenAsync()
+    {
+        NextContext[] forgotten;
+        lock (_unowned)
+        {
+            _running = false;
+            forgotten = [.. _unowned];
+        }
+        foreach (NextContext context in forgotten)
+        {
+            await context.CloseAsync().ConfigureAwait(false);
         }
     }
 }

@@ -35,6 +35,7 @@ public sealed class NbdCatalogue
         Add(OffsetFilter.Entry);
         Add(PartitionFilter.Entry);
         Add(ReadonlyFilter.Entry);
+        Add(RetryFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

@@ -80,7 +80,7 @@ public sealed class NbdServer : IAsyncDisposable
                 {
                     await listener.DisposeAsync().ConfigureAwait(false);
                 }
-                await _backend.ReleaseAsync(host: false).ConfigureAwait(false);
+                await _backend.ReleaseAsync(host: false, CancellationToken.None).ConfigureAwait(false);
                 throw;
             }
             _listeners = listeners;
@@ -168,7 +168,7 @@ public sealed class NbdServer : IAsyncDisposable
             _core.Dispose();
             if (_started)
             {
-                await _backend.ReleaseAsync(host: false).ConfigureAwait(false);
+                await _backend.ReleaseAsync(host: false, CancellationToken.None).ConfigureAwait(false);
             }
         }
         finally

@@ -50,38 +50,6 @@ public sealed partial class NextContext
         }
     }
 
-    internal void Attach(bool mustBePrepared)
-    {
-        lock (_stateLock)
-        {
-            if (_attached && !IsShared)
-            {
-                throw new InvalidOperationException(
-                    $"The context of {Backend.Name} is attached elsewhere; only a shared one can serve several.");
-            }
-            if (_state is not (ContextState.Open or ContextState.Prepared))
-            {
-                throw new InvalidOperationException($"The context of {Backend.Name} is {StateText}: it cannot be attached.");
-            }
-            if (mustBePrepared && _state != ContextState.Prepared)
-            {
-                throw new InvalidOperationException(
-                    $"The context of {Backend.Name} must be prepared before it is attached to a layer that is.");
-            }
-            _attached = true;
-            CountsCalls = IsShared;
-        }
-    }
-
-    internal void Detach()
-    {
-        lock (_stateLock)
-        {
-            _attached = false;
-            CountsCalls = true;
-        }
-    }
-
     private TaskCompletionSource NewIdle()
     {
         var idle = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -90,7 +58,7 @@ public sealed partial class NextContext
 
     private ValueTask Run(in LayerCall call, CancellationToken cancellationToken)
     {
-        if (CountsCalls)
+        if (CountsCalls || _state != ContextState.Prepared)
         {
             return RunCounted(call, cancellationToken);
         }
@@ -99,12 +67,7 @@ public sealed partial class NextContext
 
     private ValueTask RunCounted(in LayerCall call, CancellationToken cancellationToken)
     {
-        // A call that began before finalize may need further calls: they are let in as long as one is in flight.
-        if (Interlocked.Increment(ref _calls) == 1 && _state != ContextState.Prepared)
-        {
-            Leave();
-            throw NotUsable();
-        }
+        Hold();
         ValueTask pending;
         try
         {
@@ -116,6 +79,19 @@ public sealed partial class NextContext
             throw;
         }
         return LeaveWhenDone(pending, this);
+    }
+
+    /// <summary>
+    /// Takes hold of the context for what is made of several calls, so that it is not finalized between two of them.
+    /// </summary>
+    private void Hold()
+    {
+        // A call that began before finalize may need further calls: they are let in as long as one is in flight.
+        if (Interlocked.Increment(ref _calls) == 1 && _state != ContextState.Prepared)
+        {
+            Leave();
+            throw NotUsable();
+        }
     }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]

@@ -37,7 +37,7 @@ public sealed partial class NextContext
         CheckFlags(flags, RequestFlags.Fua);
         return flags == RequestFlags.None || _info.CanFua == Support.Native
             ? Run(LayerCall.Write(data, offset, flags), cancellationToken)
-            : FlushAfterAsync(Run(LayerCall.Write(data, offset, flags & ~RequestFlags.Fua), cancellationToken), cancellationToken);
+            : RunAndFlushAsync(LayerCall.Write(data, offset, flags & ~RequestFlags.Fua), cancellationToken);
     }
 
     /// <summary>Brings all completed changes to stable storage.</summary>
@@ -70,7 +70,7 @@ public sealed partial class NextContext
         CheckFlags(flags, RequestFlags.Fua);
         return flags == RequestFlags.None || _info.CanFua == Support.Native
             ? Run(LayerCall.Trim(offset, length, flags), cancellationToken)
-            : FlushAfterAsync(Run(LayerCall.Trim(offset, length, flags & ~RequestFlags.Fua), cancellationToken), cancellationToken);
+            : RunAndFlushAsync(LayerCall.Trim(offset, length, flags & ~RequestFlags.Fua), cancellationToken);
     }
 
     /// <summary>Makes a range read as zeroes, by the layer itself or by writing zeroes to it.</summary>
@@ -98,8 +98,7 @@ public sealed partial class NextContext
         }
         return (flags & RequestFlags.Fua) == 0 || _info.CanFua == Support.Native
             ? ZeroOrWrite(offset, length, flags, cancellationToken)
-            : FlushAfterAsync(
-                ZeroOrWrite(offset, length, flags & ~RequestFlags.Fua, cancellationToken), cancellationToken);
+            : ZeroAndFlushAsync(offset, length, flags & ~RequestFlags.Fua, cancellationToken);
     }
 
     /// <summary>Hints that a range will be read soon.</summary>

@@ -13,11 +13,34 @@ public sealed partial class NextContext
     // Never written to.
     private static readonly byte[] Zeroes = new byte[ChunkBytes];
 
-    private async ValueTask FlushAfterAsync(ValueTask operation, CancellationToken cancellationToken)
+    private async ValueTask RunAndFlushAsync(LayerCall call, CancellationToken cancellationToken)
     {
-        // A flush that succeeds must not hide the failure of the operation: this throws first.
-        await operation.ConfigureAwait(false);
-        await Run(LayerCall.Flush(), cancellationToken).ConfigureAwait(false);
+        Hold();
+        try
+        {
+            // A flush that succeeds must not hide the failure of the operation: this throws first.
+            await Run(call, cancellationToken).ConfigureAwait(false);
+            await Run(LayerCall.Flush(), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            Leave();
+        }
+    }
+
+    private async ValueTask ZeroAndFlushAsync(
+        long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+    {
+        Hold();
+        try
+        {
+            await ZeroOrWrite(offset, length, flags, cancellationToken).ConfigureAwait(false);
+            await Run(LayerCall.Flush(), cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            Leave();
+        }
     }
 
     private ValueTask ZeroOrWrite(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
@@ -34,6 +57,25 @@ public sealed partial class NextContext
     }
 
     private ValueTask ZeroNativeAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+        => CountsCalls
+            ? ZeroNativeHeldAsync(offset, length, flags, cancellationToken)
+            : ZeroNativeOrWrite(offset, length, flags, cancellationToken);
+
+    private async ValueTask ZeroNativeHeldAsync(
+        long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+    {
+        Hold();
+        try
+        {
+            await ZeroNativeOrWrite(offset, length, flags, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            Leave();
+        }
+    }
+
+    private ValueTask ZeroNativeOrWrite(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
         ValueTask native;
         try
@@ -53,13 +95,12 @@ public sealed partial class NextContext
         try
         {
             await native.ConfigureAwait(false);
-            return;
         }
         catch (Exception e) when (IsNotSupported(e) && (flags & RequestFlags.FastZero) == 0)
         {
-            // The layer declined; its content is unchanged, and zeroes are written below.
+            // The layer declined; its content is unchanged.
+            await ZeroByWritingAsync(offset, length, flags, cancellationToken).ConfigureAwait(false);
         }
-        await ZeroByWritingAsync(offset, length, flags, cancellationToken).ConfigureAwait(false);
     }
 
     private async ValueTask ZeroByWritingAsync(
@@ -67,18 +108,27 @@ public sealed partial class NextContext
     {
         RequestFlags fua = flags & RequestFlags.Fua;
         long chunk = ChunkLimit;
-        while (length > 0)
+        Hold();
+        try
         {
-            int count = (int)Math.Min(length, chunk);
-            await Run(LayerCall.Write(Zeroes.AsMemory(0, count), offset, fua), cancellationToken).ConfigureAwait(false);
-            offset += count;
-            length -= count;
+            while (length > 0)
+            {
+                int count = (int)Math.Min(length, chunk);
+                await Run(LayerCall.Write(Zeroes.AsMemory(0, count), offset, fua), cancellationToken).ConfigureAwait(false);
+                offset += count;
+                length -= count;
+            }
+        }
+        finally
+        {
+            Leave();
         }
     }
 
     private async ValueTask CacheByReadingAsync(long offset, long length, CancellationToken cancellationToken)
     {
         int chunk = (int)Math.Min(length, ChunkLimit);
+        Hold();
         byte[] sink = ArrayPool<byte>.Shared.Rent(chunk);
         try
         {
@@ -93,6 +143,7 @@ public sealed partial class NextContext
         finally
         {
             ArrayPool<byte>.Shared.Return(sink);
+            Leave();
         }
     }
 

@@ -15,15 +15,23 @@ public sealed partial class NextContext
     {
         CheckRange(offset, length);
         var full = new ExtentList(offset, offset + length, metaContext);
-        while (!full.IsFull)
+        Hold();
+        try
         {
-            long from = full.Covered;
-            var part = new ExtentList(from, offset + length, metaContext);
-            await ExtentsAsync(from, offset + length - from, RequestFlags.None, part, cancellationToken).ConfigureAwait(false);
-            foreach (Extent extent in part)
+            while (!full.IsFull)
             {
-                full.Add(extent.Offset, extent.Length, extent.Status);
+                long from = full.Covered;
+                var part = new ExtentList(from, offset + length, metaContext);
+                await ExtentsAsync(from, offset + length - from, RequestFlags.None, part, cancellationToken).ConfigureAwait(false);
+                foreach (Extent extent in part)
+                {
+                    full.Add(extent.Offset, extent.Length, extent.Status);
+                }
             }
+        }
+        finally
+        {
+            Leave();
         }
         return full;
     }

@@ -174,22 +174,8 @@ internal sealed class Connection
         finally
         {
             await _transport.EndTransmissionAsync().ConfigureAwait(false);
-            await CloseContextAsync(export.Context).ConfigureAwait(false);
+            await export.Context.CloseAsync().ConfigureAwait(false);
         }
-    }
-
-    /// <summary>Finalizes and closes a context of this connection.</summary>
-    public async ValueTask CloseContextAsync(NextContext context)
-    {
-        try
-        {
-            await context.FinalizeAsync(CancellationToken.None).ConfigureAwait(false);
-        }
-        catch (Exception e)
-        {
-            context.Backend.LogLayerFailure("finalize", e);
-        }
-        await context.CloseAsync().ConfigureAwait(false);
     }
 
     private void StopReceiving()

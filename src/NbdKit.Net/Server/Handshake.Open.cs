@@ -72,7 +72,7 @@ internal sealed partial class Handshake
             return session;
         }
         _opensLeft--;
-        await _connection.CloseContextAsync(context).ConfigureAwait(false);
+        await context.CloseAsync().ConfigureAwait(false);
         return null;
     }
 
@@ -113,7 +113,7 @@ internal sealed partial class Handshake
         }
         catch
         {
-            await _connection.CloseContextAsync(session.Context).ConfigureAwait(false);
+            await session.Context.CloseAsync().ConfigureAwait(false);
             throw;
         }
         // The transmission counts requests itself, and ends them before the context is finalized.
@@ -171,7 +171,7 @@ internal sealed partial class Handshake
         try
         {
             NextContext context = await opening.ConfigureAwait(false);
-            await _connection.CloseContextAsync(context).ConfigureAwait(false);
+            await context.CloseAsync().ConfigureAwait(false);
         }
         catch (Exception e)
         {

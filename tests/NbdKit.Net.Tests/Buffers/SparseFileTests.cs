@@ -5,8 +5,6 @@ using NbdKit.Plugins;
 using NbdKit.Tests.Plugins;
 using NbdKit.Tests.Testing;
 
-using Errno = NbdKit.Native.Errno;
-
 namespace NbdKit.Tests.Buffers;
 
 public sealed class SparseFileTests
@@ -103,7 +101,7 @@ public sealed class SparseFileTests
     {
         using SparseFile file = SparseFile.Open(_scratch.Write("disk", [1]), false, true, FileOptions.None);
         await file.FlushAsync(default);
-        file.NoteLoss(Errno.NoSpace);
+        file.NoteLoss(NbdKit.Native.Errno.NoSpace);
         for (int i = 0; i < 2; i++)
         {
             Assert.That(

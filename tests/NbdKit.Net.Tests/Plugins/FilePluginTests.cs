@@ -4,8 +4,6 @@ using NbdKit.Native;
 using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 
-using Errno = NbdKit.Native.Errno;
-
 namespace NbdKit.Tests.Plugins;
 
 public sealed class FilePluginTests
@@ -272,7 +270,7 @@ public sealed class FilePluginTests
     private static void RequireReadNow(string path)
     {
         using SparseFile? file = LinuxFile.IsAvailable ? SparseFile.Open(path, true, true, FileOptions.None) : null;
-        if (file is null || LinuxFile.ReadNow(file.Handle, new byte[1], 0, out _) == Errno.NotSupported)
+        if (file is null || LinuxFile.ReadNow(file.Handle, new byte[1], 0, out _) == NbdKit.Native.Errno.NotSupported)
         {
             Assert.Ignore("This file system cannot tell what its page cache holds.");
         }
