@@ -111,6 +111,13 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
     {
         lock (_lock)
         {
+            if (_failed)
+            {
+                // Nobody will send it, and nobody would give a shared slab back.
+                Slab own = pool.Rent();
+                memory = own.Memory[..size];
+                return ReplySegment.In(own, memory);
+            }
             if (_sharedSlab is null || Slab.Size - _sharedUsed < size)
             {
                 _sharedSlab?.Release();
@@ -133,7 +140,7 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
         {
             while (true)
             {
-                if (TryDequeue(out ReplySegment segment))
+                if (TryDequeue(out ReplySegment segment, out bool closed))
                 {
                     stall.Progress();
                     try
@@ -148,7 +155,7 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
                     continue;
                 }
                 stall.Stop();
-                if (_closed)
+                if (closed)
                 {
                     return;
                 }
@@ -201,10 +208,12 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
         segment.Release();
     }
 
-    private bool TryDequeue(out ReplySegment segment)
+    private bool TryDequeue(out ReplySegment segment, out bool closed)
     {
         lock (_lock)
         {
+            // Asked in the same breath: what is queued before the end is sent before it.
+            closed = _closed;
             if (_queue.TryDequeue(out segment))
             {
                 return true;
