@@ -28,7 +28,7 @@ internal sealed class Connection
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
         Input = new InputReader(transport, server.Slabs, ReceiveStall);
-        Replies = new ReplyWriter(transport, server.Slabs, Budget, SendStall);
+        Replies = new ReplyWriter(transport, server.Slabs, server.Loans, Budget, SendStall);
     }
 
     public NbdConnection Public { get; }

@@ -48,6 +48,8 @@ internal sealed class ServerCore : IDisposable
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
+    public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);
+
     /// <summary>Fires when the server can wait no longer for anything.</summary>
     public CancellationToken Cut => _cut.Token;
 
