@@ -100,7 +100,8 @@ public sealed class LibNbdTests
     }
 
     [Test]
-    public async Task Replies_come_out_of_order_and_every_request_gets_its_own([Values] SocketKind socket, [Values] bool structured)
+    public async Task Replies_come_out_of_order_and_every_request_gets_its_own(
+        [Values] SocketKind socket, [Values] bool structured)
     {
         await using InteropServer server = await InteropServer.StartAsync(
             NbdBackend.Compose(new MemoryPlugin { Size = 64 << 20 }), socket);

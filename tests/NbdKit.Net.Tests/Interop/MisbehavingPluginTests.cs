@@ -26,7 +26,8 @@ public sealed class MisbehavingPluginTests
 
         """;
 
-    private static Task<InteropServer> StartAsync(FaultyPlugin plugin, SocketKind socket = SocketKind.Unix, NbdServerOptions? options = null)
+    private static Task<InteropServer> StartAsync(
+        FaultyPlugin plugin, SocketKind socket = SocketKind.Unix, NbdServerOptions? options = null)
         => InteropServer.StartAsync(NbdBackend.Compose(plugin), socket, options, lenient: true);
 
     [TestCase(FaultyRegion.NoSpace, "ENOSPC")]
@@ -76,7 +77,8 @@ public sealed class MisbehavingPluginTests
 
         await LibNbd.RunAsync(server.Uri, Regions + """
             h = connect('')
-            expected = {Good: 0, Late: 0, NoSpace: errno.ENOSPC, ThrowsAtOnce: errno.EIO, ThrowsLater: errno.EIO, Missing: errno.EIO}
+            expected = {Good: 0, Late: 0, NoSpace: errno.ENOSPC, ThrowsAtOnce: errno.EIO, ThrowsLater: errno.EIO,
+                        Missing: errno.EIO}
             results = {}
             def submit(i, region):
                 def done(error):
@@ -283,7 +285,9 @@ public sealed class MisbehavingPluginTests
             "-c", "read -P 1 0 4096",
             server.Uri);
 
-        Assert.That(result.ToString().Split('\n').Count(line => line.StartsWith("read 4096/4096", StringComparison.Ordinal)), Is.EqualTo(3), result.ToString());
+        string[] lines = result.ToString().Split('\n');
+        Assert.That(
+            lines.Where(line => line.StartsWith("read 4096/4096", StringComparison.Ordinal)), Has.Exactly(3).Items, result.ToString());
         Assert.That(result.ToString(), Does.Contain("read failed: Input/output error"));
         Assert.That(result.ToString(), Does.Contain("write failed: No space left on device"));
         Assert.That(result.ToString(), Does.Contain("discard failed: Input/output error"));

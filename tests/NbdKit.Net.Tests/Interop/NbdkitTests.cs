@@ -11,7 +11,8 @@ public sealed class NbdkitTests
     private const int Size = (16 << 20) + 511;
 
     [Test]
-    public async Task A_disk_is_copied_through_nbdkit([Values] SocketKind socket, [Values("shared=false", "shared=true")] string shared)
+    public async Task A_disk_is_copied_through_nbdkit(
+        [Values] SocketKind socket, [Values("shared=false", "shared=true")] string shared)
     {
         Peer.Require("nbdcopy");
         using var folder = new ScratchDirectory();

@@ -105,9 +105,9 @@ public sealed class QemuImgTests
     {
         await using InteropServer server = await InteropServer.StartAsync(new MemoryPlugin { Size = 64 << 20 });
 
+        string[] options = what == "write" ? ["-w"] : [];
         string printed = await Peer.OutputAsync(
-            "qemu-img",
-            ["bench", .. what == "write" ? ["-w"] : Array.Empty<string>(), "-f", "raw", "-c", "1000", "-d", "64", "-s", $"{bytes}", server.Uri]);
+            "qemu-img", ["bench", .. options, "-f", "raw", "-c", "1000", "-d", "64", "-s", $"{bytes}", server.Uri]);
 
         Assert.That(printed, Does.Contain($"Sending 1000 {what} requests").And.Contain("Run completed"));
     }

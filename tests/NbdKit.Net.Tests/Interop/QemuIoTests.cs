@@ -94,7 +94,8 @@ public sealed class QemuIoTests
 
         await RunAsync(
             server, ["-f", "raw"],
-            "write -P 1 512T 1M", "write -z -u 0 1G", $"discard {(1L << 50) - (1L << 30)} 1G", "read -P 1 512T 1M", "read -P 0 1T 1M");
+            "write -P 1 512T 1M", "write -z -u 0 1G", $"discard {(1L << 50) - (1L << 30)} 1G",
+            "read -P 1 512T 1M", "read -P 0 1T 1M");
     }
 
     [Test]
