@@ -168,7 +168,7 @@ public sealed class NbdServer : IAsyncDisposable
             _core.Dispose();
             if (_started)
             {
-                await _backend.ReleaseAsync(host: false, CancellationToken.None).ConfigureAwait(false);
+                await _backend.ReleaseAsync(host: false, _core.Cut).ConfigureAwait(false);
             }
         }
         finally

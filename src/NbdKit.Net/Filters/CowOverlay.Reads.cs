@@ -1,5 +1,6 @@
 using System.Buffers;
 using NbdKit.Buffers;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -150,7 +151,8 @@ internal sealed partial class CowOverlay
             for (long first = BlockOf(offset); first < limit; first += blocks)
             {
                 long piece = Math.Min(limit, first + blocks);
-                using RangeLock.Held held = await _locks.AcquireAsync(first, piece, cancellationToken).ConfigureAwait(false);
+                using RangeLock.Holder held = await _locks.EnterAsync(first, piece, exclusive: true, cancellationToken)
+                    .ConfigureAwait(false);
                 for (long at = first; at < piece;)
                 {
                     if (_map.Run(at, piece, out long to) == BlockState.Below)

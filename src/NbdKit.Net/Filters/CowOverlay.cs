@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Numerics;
 using NbdKit.Buffers;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -76,7 +77,8 @@ internal sealed partial class CowOverlay : IDisposable
         long end = offset + data.Length;
         long first = BlockOf(offset);
         long last = BlockOf(end - 1);
-        using RangeLock.Held held = await _locks.AcquireAsync(first, last + 1, cancellationToken).ConfigureAwait(false);
+        using RangeLock.Holder held = await _locks.EnterAsync(first, last + 1, exclusive: true, cancellationToken)
+            .ConfigureAwait(false);
         // Everything but a part of a block that is not stored goes straight to the store, in one call.
         long from = offset;
         long to = end;
@@ -149,7 +151,8 @@ internal sealed partial class CowOverlay : IDisposable
         long end = offset + length;
         long first = BlockOf(offset);
         long last = BlockOf(end - 1);
-        using RangeLock.Held held = await _locks.AcquireAsync(first, last + 1, cancellationToken).ConfigureAwait(false);
+        using RangeLock.Holder held = await _locks.EnterAsync(first, last + 1, exclusive: true, cancellationToken)
+            .ConfigureAwait(false);
         long wholeFirst = offset == StartOf(first) ? first : first + 1;
         long wholeEnd = end == EndOf(last) ? last + 1 : last;
         bool hasHead = wholeFirst > first || (first == last && wholeEnd == last);

@@ -25,13 +25,13 @@ internal sealed class RangeLock
     /// <param name="end">First byte after it.</param>
     /// <param name="exclusive">Whether no other range that overlaps it may be held.</param>
     /// <param name="cancellationToken">Gives up waiting.</param>
-    /// <returns>What <see cref="Exit"/> needs, exactly once.</returns>
+    /// <returns>What <see cref="Exit"/> needs, exactly once; or dispose of it, exactly once.</returns>
     public ValueTask<Holder> EnterAsync(long start, long end, bool exclusive, CancellationToken cancellationToken)
     {
         Holder holder;
         lock (_lock)
         {
-            holder = _unused ?? new Holder();
+            holder = _unused ?? new Holder(this);
             _unused = holder.Next;
             holder.Start = start;
             holder.End = end;
@@ -138,8 +138,10 @@ internal sealed class RangeLock
     }
 
     /// <summary>One range, held or waited for. Belongs to the lock again once it was left.</summary>
-    internal sealed class Holder
+    internal sealed class Holder(RangeLock owner) : IDisposable
     {
+        public void Dispose() => owner.Exit(this);
+
         internal long Start { get; set; }
 
         internal long End { get; set; }

@@ -174,8 +174,21 @@ internal sealed class Connection
         finally
         {
             await _transport.EndTransmissionAsync().ConfigureAwait(false);
-            await export.Context.CloseAsync().ConfigureAwait(false);
+            await CloseAsync(export.Context).ConfigureAwait(false);
         }
+    }
+
+    private async ValueTask CloseAsync(NextContext context)
+    {
+        try
+        {
+            await context.FinalizeAsync(_server.Cut).ConfigureAwait(false);
+        }
+        catch (Exception)
+        {
+            // The layer logged its failure, or the server cannot wait; closing waits for what must end.
+        }
+        await context.CloseAsync().ConfigureAwait(false);
     }
 
     private void StopReceiving()

@@ -15,6 +15,7 @@ internal sealed class ServerCore : IDisposable
 
     private readonly ConcurrentDictionary<long, (Connection Connection, Task Task)> _connections = new();
     private readonly Action _requestStop;
+    private readonly CancellationTokenSource _cut = new();
     private long _lastId;
     private int _count;
     private volatile bool _stopping;
@@ -46,6 +47,9 @@ internal sealed class ServerCore : IDisposable
     private readonly ReadinessPoller _poller = new();
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
+
+    /// <summary>Fires when the server can wait no longer for anything.</summary>
+    public CancellationToken Cut => _cut.Token;
 
     public IReadOnlyCollection<NbdConnection> Connections => [.. _connections.Values.Select(c => c.Connection.Public)];
 
@@ -122,6 +126,7 @@ internal sealed class ServerCore : IDisposable
         {
             return;
         }
+        await _cut.CancelAsync().ConfigureAwait(false);
         foreach ((Connection connection, _) in _connections.Values)
         {
             connection.Abort(NbdDisconnectReason.ServerStopped, "the server stopped");

@@ -56,41 +56,31 @@ internal sealed partial class Transmission
     /// <summary>A request has ended elsewhere: its reply goes out, in its turn if there is an order.</summary>
     public void Finish(PendingRequest pending, ReplySegment reply)
     {
-        int held = pending.HeldBytes;
         if (_order is not null)
         {
             _order.Finish(pending, reply);
         }
         else
         {
-            _replies.Post(reply);
+            Retire(pending, reply);
         }
+    }
+
+    private void Retire(PendingRequest pending, ReplySegment reply)
+    {
+        int held = pending.HeldBytes;
+        _connection.Server.PendingRequests.Return(pending);
+        _replies.Post(reply);
         if (held > 0)
         {
             _budget.Give(held);
         }
         _budget.EndRequest();
         _connection.LeaveIfIdle();
-        if (_order is null)
-        {
-            Recycle(pending);
-        }
     }
-
-    private void Recycle(PendingRequest pending) => _connection.Server.PendingRequests.Return(pending);
 
     private void ReplyFault(in RequestHeader header, RequestFault fault)
-    {
-        ReplySegment reply = FaultReply(header, fault);
-        if (_order is null)
-        {
-            _replies.Queue(reply);
-            return;
-        }
-        PendingRequest pending = _connection.Server.PendingRequests.Get();
-        _order.Add(pending);
-        _order.Finish(pending, reply);
-    }
+        => ReplyAtOnce(header, FaultReply(header, fault));
 
     /// <summary>The reply to a request of no bytes, which no layer sees.</summary>
     private void ReplyEmpty(in RequestHeader header)
@@ -105,12 +95,18 @@ internal sealed partial class Transmission
         {
             SimpleReply.Write(memory.Span, 0, header.Cookie);
         }
+        ReplyAtOnce(header, reply);
+    }
+
+    /// <summary>A reply without a call: at once, or in its turn if there is an order.</summary>
+    private void ReplyAtOnce(in RequestHeader header, ReplySegment reply)
+    {
         if (_order is null)
         {
             _replies.Queue(reply);
             return;
         }
-        PendingRequest pending = _connection.Server.PendingRequests.Get();
+        PendingRequest pending = Begin(header, default, null, null, heldBytes: 0);
         _order.Add(pending);
         _order.Finish(pending, reply);
     }

@@ -85,7 +85,7 @@ internal sealed partial class Transmission
             ReplyFault(header, Report(header, e));
             return;
         }
-        PendingRequest pending = Begin(header, data, slab, rented);
+        PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
         pending.Reply = large is null ? _replies.Detach(size) : ReplySegment.Rented(large, size);
         pending.Await(call);
     }
@@ -93,7 +93,7 @@ internal sealed partial class Transmission
     /// <summary>Starts a request on the thread pool, or with its place in the order of replies.</summary>
     private void StartElsewhere(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
     {
-        PendingRequest pending = Begin(header, data, slab, rented);
+        PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
         if (header.Type != CommandType.BlockStatus)
         {
             int size = header.Type == CommandType.Read ? ReadReplyHeader + (int)header.Length : SimpleReply.Size;
@@ -112,12 +112,13 @@ internal sealed partial class Transmission
         }
     }
 
-    private PendingRequest Begin(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
+    private PendingRequest Begin(
+        in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented, int heldBytes)
     {
         _budget.BeginRequest();
         PendingRequest pending = _connection.Server.PendingRequests.Get();
-        pending.Begin(this, header, data, slab, rented, (int)PayloadOf(header));
-        _budget.Take(pending.HeldBytes);
+        pending.Begin(this, header, data, slab, rented, heldBytes);
+        _budget.Take(heldBytes);
         return pending;
     }
 

@@ -39,7 +39,7 @@ internal sealed partial class Transmission
         _budget = connection.Budget;
         _logger = connection.Server.Logger;
         _maxPayload = connection.Server.Options.MaxPayload;
-        _order = connection.Server.Backend.ThreadModel == ThreadModel.SerializeRetirement ? new ReplyOrder(_replies) : null;
+        _order = connection.Server.Backend.ThreadModel == ThreadModel.SerializeRetirement ? new ReplyOrder(Retire) : null;
         _startsElsewhere = export.Info.IsBlocking || _order is not null;
     }
 

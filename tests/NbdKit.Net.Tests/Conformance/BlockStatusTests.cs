@@ -123,7 +123,9 @@ public sealed class BlockStatusTests : WireTest
         Assert.That(across.Extents, Is.EqualTo(new[] { new WireExtent(4096, 3) }));
         Assert.That(single.Extents, Is.EqualTo(new[] { new WireExtent(1, 3) }));
         Assert.That(
-            server.Plugin.Calls.Select(call => call.Flags), Has.All.EqualTo(RequestFlags.RequestOne), "the plugin may stop early");
+            server.Plugin.Calls.Select(call => call.Flags),
+            Has.All.EqualTo(RequestFlags.RequestOne),
+            "the plugin may stop early");
     }
 
     [Test, Property("Rule", "S230"), Property("Rule", "P34")]
@@ -228,7 +230,8 @@ public sealed class BlockStatusTests : WireTest
     {
         ServerFixture server = await ServeAsync();
         WireClient client = await server.TransmitAsync(meta: true);
-        foreach ((ulong offset, uint length) in new[] { (client.Size, 1u), (client.Size - 1, 2u), (ulong.MaxValue, 1u), (0ul, uint.MaxValue) })
+        (ulong, uint)[] beyond = [(client.Size, 1), (client.Size - 1, 2), (ulong.MaxValue, 1), (0, uint.MaxValue)];
+        foreach ((ulong offset, uint length) in beyond)
         {
             await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, offset, length);
             await client.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, offset, length, CmdFlag.ReqOne);

@@ -19,8 +19,8 @@ public sealed class ConformanceCoverageTests
 
     private static readonly string[] Others =
     [
-        "P01", "P04", "P05", "P06", "P07", "P08", "P09", "P10", "P11", "P16", "P17", "P18", "P19", "P20", "P21", "P22", "P23", "P24",
-        "P25", "P26", "P27", "P34", "P35", "R01", "X25",
+        "P01", "P04", "P05", "P06", "P07", "P08", "P09", "P10", "P11", "P16", "P17", "P18", "P19", "P20", "P21", "P22",
+        "P23", "P24", "P25", "P26", "P27", "P34", "P35", "R01", "X25",
     ];
 
     [Test]
@@ -37,7 +37,8 @@ public sealed class ConformanceCoverageTests
     [Test]
     public void Every_test_that_carries_an_id_has_it_in_its_name()
         => Assert.That(
-            Tests().SelectMany(test => RulesOf(test).Where(rule => !test.Name.Contains(rule)), (test, rule) => $"{test.Name}: {rule}"),
+            Tests().SelectMany(
+                test => RulesOf(test).Where(rule => !test.Name.Contains(rule)), (test, rule) => $"{test.Name}: {rule}"),
             Is.Empty);
 
     private static IEnumerable<MethodInfo> Tests()

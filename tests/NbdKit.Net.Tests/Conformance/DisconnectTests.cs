@@ -94,7 +94,8 @@ public sealed class DisconnectTests : WireTest
         WireClient client = await server.TransmitAsync();
         for (int i = 1; i <= 20; i++)
         {
-            await client.SendRequestAsync(i % 2 == 0 ? Cmd.Read : Cmd.Write, (ulong)i, 512, payload: i % 2 == 0 ? null : new byte[512]);
+            await client.SendRequestAsync(
+                i % 2 == 0 ? Cmd.Read : Cmd.Write, (ulong)i, 512, payload: i % 2 == 0 ? null : new byte[512]);
         }
         await gate.ArrivedAsync(20);
         // A pipe tells that its reader is gone only to a writer: one more reply is due.

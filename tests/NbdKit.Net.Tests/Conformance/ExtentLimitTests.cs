@@ -123,7 +123,10 @@ public sealed class ExtentLimitTests : WireTest
     {
         const int Seed = 34;
         var random = new Random(Seed);
-        long[] corners = [0, 1, 511, 512, 4096, 65_535, 65_536, 1L << 32, (1L << 32) - 1, long.MaxValue, long.MaxValue - 1, -1, long.MinValue];
+        long[] corners =
+        [
+            0, 1, 511, 512, 4096, 65_535, 65_536, 1L << 32, (1L << 32) - 1, long.MaxValue, long.MaxValue - 1, -1, long.MinValue,
+        ];
         var export = new TestExport
         {
             Extents = (call, extents) =>
@@ -142,9 +145,10 @@ public sealed class ExtentLimitTests : WireTest
         for (int i = 0; i < 1000; i++)
         {
             int offset = random.Next(64 << 10);
+            uint length = (uint)random.Next(1, (64 << 10) - offset + 1);
             // The client judges each reply.
             await client.CallAsync(
-                Cmd.BlockStatus, (ulong)offset, (uint)random.Next(1, (64 << 10) - offset + 1), (ushort)(random.Next(2) * CmdFlag.ReqOne));
+                Cmd.BlockStatus, (ulong)offset, length, random.Next(2) == 0 ? CmdFlag.None : CmdFlag.ReqOne);
         }
         await client.ExpectAliveAsync(server.Plugin.Data);
     }

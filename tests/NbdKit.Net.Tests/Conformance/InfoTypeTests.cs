@@ -74,7 +74,8 @@ public sealed class InfoTypeTests : WireTest
     [TestCase(512u, 4096u, 1u << 20)]
     [TestCase(65_536u, 65_536u, 32u << 20)]
     [TestCase(1u, 4096u, uint.MaxValue)]
-    [Property("Rule", "S099"), Property("Rule", "S100"), Property("Rule", "S101"), Property("Rule", "S102"), Property("Rule", "S004")]
+    [Property("Rule", "S099"), Property("Rule", "S100"), Property("Rule", "S101"), Property("Rule", "S102")]
+    [Property("Rule", "S004")]
     public async Task S099_S100_S101_S102_S004_Block_sizes_are_told_to_whoever_asks(uint minimum, uint preferred, uint maximum)
     {
         ServerFixture server = await ServeAsync(new TestExport

@@ -22,7 +22,8 @@ public sealed class OptionTests : WireTest
     }
 
     [TestCaseSource(nameof(Unknown))]
-    [Property("Rule", "S021"), Property("Rule", "S022"), Property("Rule", "S023"), Property("Rule", "S024"), Property("Rule", "S054")]
+    [Property("Rule", "S021"), Property("Rule", "S022"), Property("Rule", "S023"), Property("Rule", "S024")]
+    [Property("Rule", "S054")]
     public async Task S021_S022_S023_S024_S054_An_unknown_option_is_unsupported_and_the_next_message_still_parses(uint option)
     {
         ServerFixture server = await ServeAsync();

@@ -11,7 +11,10 @@ public sealed class PayloadTests : WireTest
     public async Task S161_P16_The_payload_of_a_refused_write_is_consumed_and_never_read_as_requests()
     {
         var readOnly = new TestExport("ro") { Configure = info => info with { CanWrite = false } };
-        var aligned = new TestExport("aligned") { Configure = info => info with { BlockSize = new BlockSize(4096, 4096, 8192) } };
+        var aligned = new TestExport("aligned")
+        {
+            Configure = info => info with { BlockSize = new BlockSize(4096, 4096, 8192) },
+        };
         ServerFixture server = await ServeAsync(new TestPlugin(readOnly, aligned, new TestExport("plain")));
         // A payload made of goodbyes and writes: whoever takes it for requests leaves or writes.
         byte[] trap = [.. Enumerable.Repeat(
@@ -161,7 +164,10 @@ public sealed class PayloadTests : WireTest
     [Test, Property("Rule", "S174")]
     public async Task S174_Requests_beyond_the_memory_that_a_connection_may_hold_wait_and_succeed()
     {
-        var options = new NbdServerOptions { MaxBytesInFlight = 100_000, MaxServerBytesInFlight = 150_000, MaxRequestsInFlight = 3 };
+        var options = new NbdServerOptions
+        {
+            MaxBytesInFlight = 100_000, MaxServerBytesInFlight = 150_000, MaxRequestsInFlight = 3,
+        };
         ServerFixture server = await ServeAsync(
             new TestExport(size: 256 << 10) { Before = async _ => await Task.Yield() }, options);
         WireClient[] clients =

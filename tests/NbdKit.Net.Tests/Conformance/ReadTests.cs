@@ -55,7 +55,8 @@ public sealed class ReadTests : WireTest
 
     [TestCase(false)]
     [TestCase(true)]
-    [Property("Rule", "S181"), Property("Rule", "S188"), Property("Rule", "S189"), Property("Rule", "S190"), Property("Rule", "P35")]
+    [Property("Rule", "S181"), Property("Rule", "S188"), Property("Rule", "S189"), Property("Rule", "S190")]
+    [Property("Rule", "P35")]
     public async Task S181_S188_S189_S190_P35_A_read_that_fails_half_way_sends_an_error_and_no_byte_of_the_data(bool structured)
     {
         var export = new TestExport(size: 1 << 20);
@@ -114,13 +115,16 @@ public sealed class ReadTests : WireTest
     [Test, Property("Rule", "S182")]
     public async Task S182_With_structured_replies_no_read_is_answered_by_a_simple_reply_whatever_is_wrong_with_it()
     {
-        var export = new TestExport { Configure = info => info with { CanWrite = false, BlockSize = new BlockSize(512, 4096, 8192) } };
+        var export = new TestExport
+        {
+            Configure = info => info with { CanWrite = false, BlockSize = new BlockSize(512, 4096, 8192) },
+        };
         ServerFixture server = await ServeAsync(export);
         WireClient client = await server.TransmitAsync(structured: true);
         (ulong Offset, uint Length, ushort Flags)[] bad =
         [
-            (0, 512, 0x8000), (0, 512, CmdFlag.NoHole), (0, 512, CmdFlag.Fua), (client.Size, 512, 0), (ulong.MaxValue, 1, 0), (1, 512, 0),
-            (0, 1, 0), (0, 16_384, 0), (0, uint.MaxValue, 0),
+            (0, 512, 0x8000), (0, 512, CmdFlag.NoHole), (0, 512, CmdFlag.Fua), (client.Size, 512, 0),
+            (ulong.MaxValue, 1, 0), (1, 512, 0), (0, 1, 0), (0, 16_384, 0), (0, uint.MaxValue, 0),
         ];
         foreach ((ulong offset, uint length, ushort flags) in bad)
         {
@@ -136,7 +140,8 @@ public sealed class ReadTests : WireTest
 
     [TestCase(false)]
     [TestCase(true)]
-    [Property("Rule", "S183"), Property("Rule", "S184"), Property("Rule", "S185"), Property("Rule", "S187"), Property("Rule", "S194")]
+    [Property("Rule", "S183"), Property("Rule", "S184"), Property("Rule", "S185"), Property("Rule", "S187")]
+    [Property("Rule", "S194")]
     public async Task S183_S184_S185_S187_S194_Random_reads_are_covered_exactly_and_in_few_chunks(bool structured)
     {
         const int Seed = 183;
@@ -151,7 +156,8 @@ public sealed class ReadTests : WireTest
             WireReply reply = await client.CallAsync(
                 Cmd.Read, (ulong)offset, (uint)length, structured && i % 2 == 0 ? CmdFlag.Df : CmdFlag.None);
             Assert.That(
-                reply.Data.AsSpan().SequenceEqual(server.Plugin.Data.AsSpan(offset, length)), $"seed {Seed}, round {i}: {reply.Call}");
+                reply.Data.AsSpan().SequenceEqual(server.Plugin.Data.AsSpan(offset, length)),
+                $"seed {Seed}, round {i}: {reply.Call}");
             Assert.That(reply.Chunks, Has.Count.LessThanOrEqualTo(2));
         }
     }
@@ -173,12 +179,15 @@ public sealed class ReadTests : WireTest
         };
         ServerFixture server = await ServeAsync(export);
         WireClient client = await server.TransmitAsync(meta: true);
-        foreach ((ulong offset, uint length) in new[] { (0ul, 65_536u), (9_999ul, 2u), (10_000ul, 65_536u), (109_999ul, 2u), (0ul, 262_144u) })
+        (ulong, uint)[] ranges = [(0, 65_536), (9_999, 2), (10_000, 65_536), (109_999, 2), (0, 262_144)];
+        foreach ((ulong offset, uint length) in ranges)
         {
             foreach (ushort flags in new[] { CmdFlag.None, CmdFlag.Df })
             {
                 byte[] read = await client.ReadDataAsync(offset, length, flags);
-                Assert.That(read.AsSpan().SequenceEqual(data.AsSpan((int)offset, (int)length)), $"{length} at {offset}, flags {flags}");
+                Assert.That(
+                    read.AsSpan().SequenceEqual(data.AsSpan((int)offset, (int)length)),
+                    $"{length} at {offset}, flags {flags}");
             }
         }
     }
@@ -186,7 +195,8 @@ public sealed class ReadTests : WireTest
     [Test, Property("Rule", "S192")]
     public async Task S192_An_error_is_told_once_and_without_an_offset()
     {
-        ServerFixture server = await ServeAsync(new TestExport { Before = _ => throw new NbdException(NbdError.IoError, "bad sector") });
+        ServerFixture server = await ServeAsync(
+            new TestExport { Before = _ => throw new NbdException(NbdError.IoError, "bad sector") });
         WireClient client = await server.TransmitAsync(structured: true);
         foreach (uint length in new uint[] { 1, 512, 65_536 })
         {

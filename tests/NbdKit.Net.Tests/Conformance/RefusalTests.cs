@@ -75,7 +75,8 @@ public sealed class RefusalTests : WireTest
         ServerFixture server = await ServeAsync();
         byte[] before = [.. server.Plugin.Data];
         WireClient client = await server.TransmitAsync();
-        foreach ((ulong offset, uint length) in new[] { (client.Size, 1u), (client.Size - 1, 2u), (client.Size + 1, 1u), (0ul, 65_537u) })
+        (ulong, uint)[] beyond = [(client.Size, 1), (client.Size - 1, 2), (client.Size + 1, 1), (0, 65_537)];
+        foreach ((ulong offset, uint length) in beyond)
         {
             await client.ExpectCallAsync(WireError.NoSpc, Cmd.Write, offset, length, payload: new byte[length]);
             await client.ExpectCallAsync(WireError.NoSpc, Cmd.WriteZeroes, offset, length);
@@ -96,8 +97,8 @@ public sealed class RefusalTests : WireTest
         ulong size = client.Size;
         ulong[] offsets =
         [
-            size - 511, size, size + 1, uint.MaxValue, 1ul << 32, (1ul << 63) - 512, (1ul << 63) - 1, 1ul << 63, ulong.MaxValue - 511,
-            ulong.MaxValue - 510, ulong.MaxValue - 1, ulong.MaxValue,
+            size - 511, size, size + 1, uint.MaxValue, 1ul << 32, (1ul << 63) - 512, (1ul << 63) - 1, 1ul << 63,
+            ulong.MaxValue - 511, ulong.MaxValue - 510, ulong.MaxValue - 1, ulong.MaxValue,
         ];
         foreach (ushort command in Cmd.Ranged)
         {
@@ -136,7 +137,8 @@ public sealed class RefusalTests : WireTest
         });
         byte[] before = [.. server.Plugin.Data];
         WireClient client = await server.TransmitAsync(meta: true);
-        foreach ((ulong offset, uint length) in new[] { (1ul, 4096u), (2048ul, 4096u), (4096ul, 1u), (4096ul, 2048u), (0ul, 4097u) })
+        (ulong, uint)[] misaligned = [(1, 4096), (2048, 4096), (4096, 1), (4096, 2048), (0, 4097)];
+        foreach ((ulong offset, uint length) in misaligned)
         {
             foreach (ushort command in Cmd.Ranged)
             {

@@ -2,7 +2,9 @@ using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Conformance;
 
-/// <summary>What clients see of a server that stops ("Terminating the transmission phase", "Termination during option haggling").</summary>
+/// <summary>
+/// What clients see of a server that stops ("Terminating the transmission phase", "Termination during option haggling").
+/// </summary>
 public sealed class ShutdownTests : WireTest
 {
     [Test, Property("Rule", "S028")]

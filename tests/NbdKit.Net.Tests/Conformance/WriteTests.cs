@@ -23,7 +23,8 @@ public sealed class WriteTests : WireTest
 
             await writer.WriteDataAsync((ulong)offset, data);
 
-            Assert.That((await reader.ReadDataAsync(0, 300_000)).AsSpan().SequenceEqual(model), $"seed {Seed}: {length} at {offset}");
+            byte[] read = await reader.ReadDataAsync(0, 300_000);
+            Assert.That(read.AsSpan().SequenceEqual(model), $"seed {Seed}: {length} at {offset}");
         }
     }
 
@@ -61,7 +62,10 @@ public sealed class WriteTests : WireTest
     public async Task S206_S220_A_failure_of_the_plugin_sets_the_error(bool structured)
     {
         ServerFixture server = await ServeAsync(
-            new TestExport { Before = call => call.Op == PluginOp.Read ? default : throw new NbdException(NbdError.NoSpace, "full") });
+            new TestExport
+            {
+                Before = call => call.Op == PluginOp.Read ? default : throw new NbdException(NbdError.NoSpace, "full"),
+            });
         byte[] before = [.. server.Plugin.Data];
         WireClient client = await server.TransmitAsync(structured: structured);
 
@@ -87,7 +91,8 @@ public sealed class WriteTests : WireTest
         Assert.That(server.Plugin.Data[..1000], Is.EqualTo(before[..1000]));
         Assert.That(server.Plugin.Data[4000..], Is.EqualTo(before[4000..]));
         PluginCall call = server.Plugin.Calls.Single();
-        Assert.That((call.Op, call.Offset, call.Length, call.Flags), Is.EqualTo((PluginOp.Trim, 1000L, 3000L, RequestFlags.None)));
+        Assert.That((call.Op, call.Offset, call.Length), Is.EqualTo((PluginOp.Trim, 1000L, 3000L)));
+        Assert.That(call.Flags, Is.EqualTo(RequestFlags.None));
     }
 
     [Test, Property("Rule", "S212")]
@@ -124,7 +129,8 @@ public sealed class WriteTests : WireTest
     {
         const int Seed = 214;
         var random = new Random(Seed);
-        ServerFixture server = await ServeAsync(new TestExport(size: 3 << 20) { Configure = info => info with { CanZero = support } });
+        ServerFixture server = await ServeAsync(
+            new TestExport(size: 3 << 20) { Configure = info => info with { CanZero = support } });
         byte[] model = [.. server.Plugin.Data];
         WireClient client = await server.TransmitAsync();
         foreach (int length in new[] { 1, 2, 511, 512, 513, 4096, 70_001, (1 << 20) - 1, (1 << 20) + 1, 2 << 20 })
@@ -136,7 +142,8 @@ public sealed class WriteTests : WireTest
             await client.ExpectCallAsync(WireError.Ok, Cmd.WriteZeroes, (ulong)offset, (uint)length, flags);
 
             Assert.That(server.Plugin.Data.AsSpan().SequenceEqual(model), $"seed {Seed}: {length} at {offset}");
-            Assert.That((await client.ReadDataAsync((ulong)offset, (uint)length)).AsSpan().IndexOfAnyExcept((byte)0), Is.EqualTo(-1));
+            byte[] read = await client.ReadDataAsync((ulong)offset, (uint)length);
+            Assert.That(read.AsSpan().IndexOfAnyExcept((byte)0), Is.EqualTo(-1));
         }
     }
 

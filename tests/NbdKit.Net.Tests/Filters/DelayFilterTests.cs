@@ -114,8 +114,10 @@ public class DelayFilterTests
         await using NbdBackend chain = NbdBackend.Compose(
             new RecordingPlugin(_calls), new DelayFilter { Close = TimeSpan.FromSeconds(5), TimeProvider = _time });
         NextContext disk = await chain.OpenAsync();
-        await disk.FinalizeAsync(new CancellationToken(canceled: true)).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
-        await disk.CloseAsync();
+        Assert.That(
+            async () => await disk.FinalizeAsync(new CancellationToken(canceled: true)),
+            Throws.InstanceOf<OperationCanceledException>());
+        await disk.CloseAsync().AsTask().WaitAsync(TimeSpan.FromSeconds(30));
         _calls.AssertBalanced();
         Assert.That(_calls.Count("plugin", "close"), Is.EqualTo(1));
     }

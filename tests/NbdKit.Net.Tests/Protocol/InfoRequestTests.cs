@@ -5,7 +5,8 @@ namespace NbdKit.Tests.Protocol;
 public sealed class InfoRequestTests
 {
     // The name "disk", then four requests: block size, name, an unknown one, name again.
-    private static readonly byte[] Bytes = Convert.FromHexString("00000004" + "6469736b" + "0004" + "0003" + "0001" + "4321" + "0001");
+    private static readonly byte[] Bytes =
+        Convert.FromHexString("00000004" + "6469736b" + "0004" + "0003" + "0001" + "4321" + "0001");
 
     [Test]
     public void Name_and_requests_are_read_each_once_in_their_order_and_unknown_ones_left_out()
@@ -65,7 +66,9 @@ public sealed class InfoRequestTests
             {
                 bytes.AsSpan(0, 3).Clear();
             }
-            Assert.That(() => InfoRequest.Read(bytes, out _), Throws.Nothing, $"seed {Seed}, round {i}: {Convert.ToHexString(bytes)}");
+            Assert.That(
+                () => InfoRequest.Read(bytes, out _), Throws.Nothing,
+                $"seed {Seed}, round {i}: {Convert.ToHexString(bytes)}");
         }
     }
 }

@@ -32,7 +32,9 @@ public sealed class MetaContextRequestTests
         for (int length = 0; length < Bytes.Length; length++)
         {
             Assert.That(
-                MetaContextRequest.Read(Bytes.AsSpan(0, length), 100, out string fault, out bool tooMany), Is.Null, $"{length} bytes");
+                MetaContextRequest.Read(Bytes.AsSpan(0, length), 100, out string fault, out bool tooMany),
+                Is.Null,
+                $"{length} bytes");
             Assert.That(fault, Is.Not.Empty);
             Assert.That(tooMany, Is.False);
         }

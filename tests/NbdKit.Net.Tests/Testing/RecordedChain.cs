@@ -7,13 +7,14 @@ internal sealed class RecordedChain
 {
     /// <summary>Composes a chain of a plugin named plugin and filters of the names given, the first nearest the client.</summary>
     public RecordedChain(params IReadOnlyList<string> filters)
-        : this(ThreadModel.Parallel, filters)
+        : this(65_536, filters)
     {
     }
 
-    public RecordedChain(ThreadModel model, params IReadOnlyList<string> filters)
+    /// <summary>Composes a chain over a plugin of a size.</summary>
+    public RecordedChain(int size, IReadOnlyList<string> filters)
     {
-        Plugin = new RecordingPlugin(Calls) { ThreadModel = model };
+        Plugin = new RecordingPlugin(Calls) { Data = new byte[size] };
         Filters = [.. filters.Select(name => new RecordingFilter(Calls, name))];
         Backend = NbdBackend.Compose(Plugin, Filters);
     }

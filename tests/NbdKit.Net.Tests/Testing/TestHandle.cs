@@ -9,7 +9,8 @@ internal sealed class TestHandle(TestPlugin plugin, TestExport export) : INbdPlu
 
     public async ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
-        await EnterAsync(Call(PluginOp.Read, offset, buffer.Length, RequestFlags.None, cancellationToken) with { Buffer = buffer });
+        PluginCall call = Call(PluginOp.Read, offset, buffer.Length, RequestFlags.None, cancellationToken);
+        await EnterAsync(call with { Buffer = buffer });
         Span<byte> known = Known(offset, buffer.Length);
         known.CopyTo(buffer.Span);
         buffer.Span[known.Length..].Clear();
