@@ -155,7 +155,7 @@ internal sealed class Connection
         }
         catch (Exception e)
         {
-            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + e.Message);
+            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + LogText.Clean(e.Message));
         }
         _server.Call(_server.Options.Connected, Public);
         ExportSession? export = await new Handshake(this).RunAsync().ConfigureAwait(false);
