@@ -1,10 +1,12 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Filters;
 
 /// <summary>
 /// Hides what the layer below knows about its extents (nbdkit-noextents-filter(1)): clients that ask are told that all
 /// is allocated data, and no meta context but <c>base:allocation</c> is offered.
 /// </summary>
-public sealed class NoextentsFilter : INbdFilter, INbdFilterHandle
+public sealed class NoextentsFilter : INbdFilter, INbdFilterHandle, ILendingFilter
 {
     private static readonly string[] OnlyAllocation = [ExtentList.BaseAllocation];
 
@@ -26,4 +28,8 @@ public sealed class NoextentsFilter : INbdFilter, INbdFilterHandle
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
         // "All is data" would be a false answer in any context whose meaning is another one, such as a dirty bitmap.
         => new(next.Info with { CanExtents = false, MetaContexts = OnlyAllocation });
+
+    /// <inheritdoc/>
+    bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+        => next.TryLend(offset, length, loan, forWrite);
 }

@@ -1,10 +1,12 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Filters;
 
 /// <summary>
 /// Passes everything on unchanged (nbdkit-nofilter-filter(1)): the smallest filter there is, for measuring what a layer
 /// costs and as a starting point for new ones.
 /// </summary>
-public sealed class NofilterFilter : INbdFilter, INbdFilterHandle
+public sealed class NofilterFilter : INbdFilter, INbdFilterHandle, ILendingFilter
 {
     /// <summary>The filter in the catalogue.</summary>
     public static NbdFilterEntry Entry { get; } = new(
@@ -19,4 +21,8 @@ public sealed class NofilterFilter : INbdFilter, INbdFilterHandle
         await context.OpenNextAsync(cancellationToken).ConfigureAwait(false);
         return this;
     }
+
+    /// <inheritdoc/>
+    bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+        => next.TryLend(offset, length, loan, forWrite);
 }

@@ -1,3 +1,4 @@
+using NbdKit.Buffers;
 using System.Buffers;
 
 namespace NbdKit.Filters;
@@ -10,7 +11,7 @@ namespace NbdKit.Filters;
 /// An export that cannot be written is passed through unchanged. Otherwise opening it fails with EINVAL if
 /// <see cref="Mode"/> passes zeroes on and the layer below takes none.
 /// </remarks>
-public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
+public sealed class NozeroFilter : INbdFilter, INbdFilterHandle, ILendingFilter
 {
     private const int ChunkBytes = 1 << 20;
 
@@ -174,4 +175,8 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
             ArrayPool<byte>.Shared.Return(zeroes);
         }
     }
+
+    /// <inheritdoc/>
+    bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+        => next.TryLend(offset, length, loan, forWrite);
 }

@@ -31,7 +31,7 @@ internal sealed class Connection
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
         Input = new InputReader(transport, server.Slabs, ReceiveStall);
-        Replies = new ReplyWriter(transport, server.Slabs, Budget, SendStall);
+        Replies = new ReplyWriter(transport, server.Slabs, server.Loans, Budget, SendStall);
     }
 
     public NbdConnection Public { get; }
@@ -183,7 +183,7 @@ internal sealed class Connection
         }
         catch (Exception e)
         {
-            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + e.Message);
+            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + LogText.Clean(e.Message));
         }
         _server.Call(_server.Options.Connected, Public);
         ExportSession? export = await new Handshake(this).RunAsync().ConfigureAwait(false);

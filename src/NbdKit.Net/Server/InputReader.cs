@@ -74,6 +74,39 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         stall.Stop();
     }
 
+    /// <summary>Fills lent memory: first with what is here, then straight from the client.</summary>
+    public async ValueTask ReadExactlyAsync(Loan loan, CancellationToken cancellationToken)
+    {
+        int position = 0;
+        while (Count > 0 && position < loan.Length)
+        {
+            Memory<byte> piece = loan.PieceAt(position);
+            int here = Math.Min(Count, piece.Length);
+            Buffered[..here].CopyTo(piece);
+            Advance(here);
+            position += here;
+        }
+        while (position < loan.Length)
+        {
+            stall.Progress();
+            int received;
+            try
+            {
+                received = await transport.ReceiveAsync(loan, position, cancellationToken).ConfigureAwait(false);
+            }
+            catch (Exception e) when (IsTransportFault(e))
+            {
+                throw Lost(e);
+            }
+            if (received == 0)
+            {
+                throw Truncated();
+            }
+            position += Math.Max(received, 0);
+        }
+        stall.Stop();
+    }
+
     /// <summary>Throws away the next bytes.</summary>
     public async ValueTask SkipAsync(long count, CancellationToken cancellationToken)
     {

@@ -1,4 +1,5 @@
 using System.Threading.Tasks.Sources;
+using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
 using NbdKit.Transports;
 
@@ -12,7 +13,8 @@ namespace NbdKit.Server;
 /// The members of the first part belong to the receiving loop alone. Nothing is ever sent in halves: a segment holds whole
 /// replies, and once its sending began only the end of the connection stops it.
 /// </remarks>
-internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget budget, StallClock stall) : IValueTaskSource
+internal sealed class ReplyWriter(
+    Transport transport, SlabPool pool, ObjectPool<Loan> loans, FlowBudget budget, StallClock stall) : IValueTaskSource
 {
     // As much is worth a system call of its own while the loop goes on with the next requests.
     private const int FlushThreshold = 128 << 10;
@@ -145,12 +147,13 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
                     stall.Progress();
                     try
                     {
-                        await transport.SendAsync(segment.Bytes, cancellationToken).ConfigureAwait(false);
+                        await (segment.Loan is null
+                            ? transport.SendAsync(segment.Bytes, cancellationToken)
+                            : transport.SendAsync(segment.Bytes, segment.Loan, cancellationToken)).ConfigureAwait(false);
                     }
                     finally
                     {
-                        segment.Release();
-                        budget.Give(segment.Bytes.Length);
+                        Release(segment);
                     }
                     continue;
                 }
@@ -186,12 +189,23 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
             _failed = true;
             while (_queue.TryDequeue(out ReplySegment segment))
             {
-                segment.Release();
-                budget.Give(segment.Bytes.Length);
+                Release(segment);
             }
             _sharedSlab?.Release();
             _sharedSlab = null;
         }
+    }
+
+    private void Release(ReplySegment segment)
+    {
+        int length = segment.Length;
+        segment.Release();
+        if (segment.Loan is not null)
+        {
+            segment.Loan.Clear();
+            loans.Return(segment.Loan);
+        }
+        budget.Give(length);
     }
 
     private void Enqueue(ReplySegment segment)
@@ -200,7 +214,7 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
         {
             if (!_failed)
             {
-                budget.Take(segment.Bytes.Length);
+                budget.Take(segment.Length);
                 _queue.Enqueue(segment);
                 return;
             }

@@ -54,6 +54,8 @@ internal sealed class ServerCore : IDisposable
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
+    public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);
+
     /// <summary>Fires when the server can wait no longer for anything.</summary>
     public CancellationToken Cut => _cut.Token;
 

@@ -54,6 +54,10 @@ internal sealed partial class Transmission
             StartElsewhere(header, data, slab, rented);
             return;
         }
+        if (header.Type == CommandType.Read && header.Length >= LargePayload && TryReadLent(header))
+        {
+            return;
+        }
         int headerSize = header.Type == CommandType.Read ? ReadReplyHeader : SimpleReply.Size;
         int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
         byte[]? large = size > LargePayload ? ArrayPool<byte>.Shared.Rent(size) : null;
@@ -135,6 +139,10 @@ internal sealed partial class Transmission
             return;
         }
         _input.ExpectLargePayload = true;
+        if (await TryWriteLentAsync(header).ConfigureAwait(false))
+        {
+            return;
+        }
         // Held from now on: a client that takes its time to send it holds it all the same.
         _budget.Take(length);
         byte[] rented = ArrayPool<byte>.Shared.Rent(length);
