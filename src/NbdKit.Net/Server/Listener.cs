@@ -101,7 +101,8 @@ internal sealed class Listener : IAsyncDisposable
                     Log.AcceptFailed(_server.Logger, e);
                 }
                 failing = true;
-                await Task.Delay(BackOff, _server.TimeProvider).ConfigureAwait(false);
+                await Task.Delay(BackOff, _server.TimeProvider, _stopping.Token)
+                    .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
         }
     }

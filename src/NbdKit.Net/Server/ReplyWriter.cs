@@ -113,6 +113,13 @@ internal sealed class ReplyWriter(
     {
         lock (_lock)
         {
+            if (_failed)
+            {
+                // Nobody will send it, and nobody would give a shared slab back.
+                Slab own = pool.Rent();
+                memory = own.Memory[..size];
+                return ReplySegment.In(own, memory);
+            }
             if (_sharedSlab is null || Slab.Size - _sharedUsed < size)
             {
                 _sharedSlab?.Release();
@@ -135,7 +142,7 @@ internal sealed class ReplyWriter(
         {
             while (true)
             {
-                if (TryDequeue(out ReplySegment segment))
+                if (TryDequeue(out ReplySegment segment, out bool closed))
                 {
                     stall.Progress();
                     try
@@ -151,7 +158,7 @@ internal sealed class ReplyWriter(
                     continue;
                 }
                 stall.Stop();
-                if (_closed)
+                if (closed)
                 {
                     return;
                 }
@@ -215,10 +222,12 @@ internal sealed class ReplyWriter(
         segment.Release();
     }
 
-    private bool TryDequeue(out ReplySegment segment)
+    private bool TryDequeue(out ReplySegment segment, out bool closed)
     {
         lock (_lock)
         {
+            // Asked in the same breath: what is queued before the end is sent before it.
+            closed = _closed;
             if (_queue.TryDequeue(out segment))
             {
                 return true;

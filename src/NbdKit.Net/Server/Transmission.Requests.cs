@@ -132,11 +132,7 @@ internal sealed partial class Transmission
         int length = (int)header.Length;
         if (length < LargePayload)
         {
-            if (!await _input.FillAsync(length, _connection.Receiving).ConfigureAwait(false))
-            {
-                throw new ConnectionEndedException(
-                    NbdDisconnectReason.ConnectionLost, "the client closed the connection inside a write");
-            }
+            await _input.FillInsideAsync(length, _connection.Receiving).ConfigureAwait(false);
             ReadOnlyMemory<byte> data = _input.Buffered[..length];
             _input.Advance(length);
             Start(header, data, _input.Slab, null);
@@ -147,6 +143,8 @@ internal sealed partial class Transmission
         {
             return;
         }
+        // Held from now on: a client that takes its time to send it holds it all the same.
+        _budget.Take(length);
         byte[] rented = ArrayPool<byte>.Shared.Rent(length);
         try
         {
@@ -156,6 +154,10 @@ internal sealed partial class Transmission
         {
             Return(rented);
             throw;
+        }
+        finally
+        {
+            _budget.Give(length);
         }
         Start(header, rented.AsMemory(0, length), null, rented);
     }

@@ -83,7 +83,7 @@ public sealed class ServerStopTests
         {
             await _gate.ArrivedAsync();
         }
-        await _time.AdvanceUntilAsync(stopping, TimeSpan.FromSeconds(5.6));
+        await _time.AdvanceUntilAsync(stopping);
         await stopping.Soon();
         Assert.That(server.Server.Stopped.IsCompleted);
         Assert.That(server.Warnings, Is.Not.Empty);
@@ -107,6 +107,26 @@ public sealed class ServerStopTests
     }
 
     [Test]
+    public async Task A_stuck_plugin_holds_a_stop_for_its_timeout_and_half_a_second()
+    {
+        Block("read");
+        ChainServer server = await ChainServer.StartAsync(_chain.Backend, Options);
+        WireClient client = await server.TransmitAsync();
+        await client.SendRequestAsync(Cmd.Read, 0, 1);
+        await _gate.ArrivedAsync();
+        Task stopping = server.Server.StopAsync();
+        // One timer watches the connections, the other the stop.
+        await _time.WaitForTimersAsync(2);
+        _time.Advance(TimeSpan.FromSeconds(4.9));
+        Assert.That(client.Ended.IsCompleted, Is.False);
+        _time.Advance(TimeSpan.FromSeconds(0.1));
+        await _time.WaitForTimersAsync(2);
+        Assert.That(stopping.IsCompleted, Is.False);
+        _time.Advance(TimeSpan.FromSeconds(0.5));
+        await stopping.Soon();
+    }
+
+    [Test]
     public async Task A_plugin_that_is_stuck_in_its_start_does_not_hold_a_stop()
     {
         Block("start");
@@ -114,7 +134,7 @@ public sealed class ServerStopTests
         Task starting = server.StartAsync().AsTask();
         await _gate.ArrivedAsync();
         Task stopping = server.StopAsync();
-        await _time.AdvanceUntilAsync(stopping, TimeSpan.FromSeconds(5.6));
+        await _time.AdvanceUntilAsync(stopping);
         await stopping.Soon();
         _gate.Open();
         Assert.That(async () => await starting.Soon(), Throws.InstanceOf<ObjectDisposedException>());
@@ -171,7 +191,7 @@ public sealed class ServerStopTests
         Task stopping = server.Server.StopAsync();
         await _gate.ArrivedAsync();
         Assert.That(tokens[0].IsCancellationRequested, Is.False);
-        await _time.AdvanceUntilAsync(stopping, TimeSpan.FromSeconds(5.6));
+        await _time.AdvanceUntilAsync(stopping);
         await stopping.Soon();
         Assert.That(tokens.Select(token => token.IsCancellationRequested), Is.EqualTo(new[] { true, true }));
         Assert.That(_chain.Calls.Count("plugin", "close"), Is.EqualTo(1));
