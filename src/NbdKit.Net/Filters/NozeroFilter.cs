@@ -1,5 +1,5 @@
-using NbdKit.Buffers;
 using System.Buffers;
+using NbdKit.Buffers;
 
 namespace NbdKit.Filters;
 

@@ -166,7 +166,9 @@ public sealed class PayloadTests : WireTest
     {
         var options = new NbdServerOptions
         {
-            MaxBytesInFlight = 100_000, MaxServerBytesInFlight = 150_000, MaxRequestsInFlight = 3,
+            MaxBytesInFlight = 100_000,
+            MaxServerBytesInFlight = 150_000,
+            MaxRequestsInFlight = 3,
         };
         ServerFixture server = await ServeAsync(
             new TestExport(size: 256 << 10) { Before = async _ => await Task.Yield() }, options);
