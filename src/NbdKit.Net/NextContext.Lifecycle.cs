@@ -120,6 +120,7 @@ public sealed partial class NextContext
                 : await _filter!.GetInfoAsync(next, cancellationToken).ConfigureAwait(false);
             _info = info?.Gated(ReadOnly)
                 ?? throw new InvalidOperationException($"{Backend.Name} returned null from GetInfoAsync.");
+            FindShortcuts();
         }
         finally
         {
