@@ -38,6 +38,9 @@ public sealed class NbdConnection
     /// <summary>The default export of each layer, asked once per connection; forgotten when TLS starts.</summary>
     internal Dictionary<NbdBackend, string?> DefaultExports { get; } = [];
 
+    /// <summary>The chains inside plugins that were asked whether this client may connect, and did not refuse.</summary>
+    internal HashSet<NbdBackend> Preconnected { get; } = [];
+
     /// <summary>Ends this connection (nbdkit's <c>nbdkit_disconnect</c>).</summary>
     /// <param name="force">
     /// True: at once, nothing more is sent. False: requests that were received are finished and answered, later ones get
