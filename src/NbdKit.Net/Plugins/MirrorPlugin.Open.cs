@@ -175,7 +175,7 @@ public sealed partial class MirrorPlugin
             int left = Members.Count(one => one.State == MirrorMemberState.InSync);
             MirrorLog.MemberFailed(Holder.Logger, member.Chain.Name, left, member.Failure!);
         }
-        else
+        else if (member.State == MirrorMemberState.InSync)
         {
             MirrorLog.MemberInSync(Holder.Logger, member.Chain.Name);
         }
