@@ -16,12 +16,15 @@ public sealed class NbdCatalogue
     public NbdCatalogue()
     {
         // One line for each plugin and filter, in alphabetical order.
+        Add(ConcatPlugin.Entry);
         Add(DataPlugin.Entry);
         Add(FilePlugin.Entry);
         Add(MemoryPlugin.Entry);
+        Add(MirrorPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(SplitPlugin.Entry);
+        Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
