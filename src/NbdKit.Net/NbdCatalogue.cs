@@ -23,6 +23,7 @@ public sealed class NbdCatalogue
         Add(PatternPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(BlockSizeFilter.Entry);
+        Add(CacheFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
