@@ -35,8 +35,10 @@ public sealed class NbdCatalogue
         Add(NozeroFilter.Entry);
         Add(OffsetFilter.Entry);
         Add(PartitionFilter.Entry);
+        Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
+        Add(ScanFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

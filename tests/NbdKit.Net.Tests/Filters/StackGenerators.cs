@@ -17,6 +17,7 @@ internal static class StackGenerators
         new("nozero", Nozero),
         new("offset", Offset),
         new("partition", Partition),
+        new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
         new("readonly", Readonly),
     ];
 
