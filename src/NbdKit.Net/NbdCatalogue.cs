@@ -26,6 +26,7 @@ public sealed class NbdCatalogue
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
+        Add(CacheFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
@@ -37,8 +38,10 @@ public sealed class NbdCatalogue
         Add(NozeroFilter.Entry);
         Add(OffsetFilter.Entry);
         Add(PartitionFilter.Entry);
+        Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
+        Add(ScanFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>
