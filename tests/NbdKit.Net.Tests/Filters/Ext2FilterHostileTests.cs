@@ -19,9 +19,10 @@ public sealed class Ext2FilterHostileTests
     [OneTimeSetUp]
     public async Task MakeImages()
     {
-        _plain = await Ext2Image.MakeSmallAsync("-t ext4 -b 1024 -O ^has_journal,^metadata_csum,^uninit_bg,^resize_inode");
-        _old = await Ext2Image.MakeSmallAsync("-t ext2 -b 1024 -O ^resize_inode");
-        _sums = await Ext2Image.MakeSmallAsync("-t ext4 -b 1024 -O ^has_journal,metadata_csum,inline_data,^resize_inode -I 256");
+        using var tree = new Ext2Tree(many: 0);
+        _plain = await Ext2Image.MakeAsync(tree, "-t ext4 -b 1024 -O ^has_journal,^metadata_csum,^uninit_bg,^resize_inode -N 32", "256K");
+        _old = await Ext2Image.MakeAsync(tree, "-t ext2 -b 1024 -O ^resize_inode -N 32", "256K");
+        _sums = await Ext2Image.MakeAsync(tree, "-t ext4 -b 1024 -O ^has_journal,metadata_csum,inline_data,^resize_inode -I 256 -N 32", "256K");
         _big = await _plain.InodeOffsetAsync("/big");
         _bigOld = await _old.InodeOffsetAsync("/big");
     }

@@ -11,7 +11,10 @@ public sealed class Ext2FilterTests
     /// <summary>An image of 256 KiB without checksums; tests patch copies of it.</summary>
     [OneTimeSetUp]
     public async Task MakeImage()
-        => _image = await Ext2Image.MakeSmallAsync("-t ext4 -b 1024 -O ^has_journal,^metadata_csum,^uninit_bg,^resize_inode");
+    {
+        using var tree = new Ext2Tree(many: 0);
+        _image = await Ext2Image.MakeAsync(tree, "-t ext4 -b 1024 -O ^has_journal,^metadata_csum,^uninit_bg,^resize_inode -N 32", "256K");
+    }
 
     [OneTimeTearDown]
     public void RemoveImage() => _image?.Dispose();
@@ -303,7 +306,8 @@ public sealed class Ext2FilterTests
     [Test]
     public async Task A_file_in_its_inode_is_read_only()
     {
-        using Ext2Image image = await Ext2Image.MakeSmallAsync("-t ext4 -b 1024 -O inline_data,^has_journal,^resize_inode -I 256");
+        using var tree = new Ext2Tree(many: 0);
+        using Ext2Image image = await Ext2Image.MakeAsync(tree, "-t ext4 -b 1024 -O inline_data,^has_journal,^resize_inode -I 256 -N 32", "256K");
         var plugin = new TestPlugin(new TestExport { Data = await File.ReadAllBytesAsync(image.Path) });
         await using NbdBackend chain = Chain(plugin, null);
         foreach (string name in new[] { "/tiny", "/medium" })
