@@ -30,6 +30,7 @@ public sealed class NbdCatalogue
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
+        Add(Ext2Filter.Entry);
         Add(FuaFilter.Entry);
         Add(LogFilter.Entry);
         Add(NoextentsFilter.Entry);
