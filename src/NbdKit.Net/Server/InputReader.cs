@@ -134,7 +134,14 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
                 {
                     ReleaseSlab();
                 }
-                await GuardAsync(transport.WaitForDataAsync(cancellationToken)).ConfigureAwait(false);
+                try
+                {
+                    await transport.WaitForDataAsync(cancellationToken).ConfigureAwait(false);
+                }
+                catch (Exception e) when (IsTransportFault(e))
+                {
+                    throw Lost(e);
+                }
             }
             else if (!running)
             {
@@ -207,18 +214,6 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         try
         {
             return await transport.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
-        }
-        catch (Exception e) when (IsTransportFault(e))
-        {
-            throw Lost(e);
-        }
-    }
-
-    private static async ValueTask GuardAsync(ValueTask waiting)
-    {
-        try
-        {
-            await waiting.ConfigureAwait(false);
         }
         catch (Exception e) when (IsTransportFault(e))
         {

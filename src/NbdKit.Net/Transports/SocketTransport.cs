@@ -1,3 +1,4 @@
+using System.Net;
 using System.Net.Sockets;
 using NbdKit.Buffers;
 using NbdKit.Native;
@@ -226,7 +227,9 @@ internal sealed class SocketTransport : Transport
 
     private static NbdPeer Describe(Socket socket)
     {
-        var peer = new NbdPeer { EndPoint = socket.RemoteEndPoint };
+        EndPoint? endPoint = socket.RemoteEndPoint;
+        // A Unix client rarely binds a name to its own end; thousands of idle ones need not keep an empty one each.
+        var peer = new NbdPeer { EndPoint = endPoint is UnixDomainSocketEndPoint && endPoint.ToString() is not { Length: > 0 } ? null : endPoint };
         if (socket.AddressFamily != AddressFamily.Unix || !OperatingSystem.IsLinux())
         {
             return peer;
