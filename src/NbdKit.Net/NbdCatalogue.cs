@@ -33,12 +33,16 @@ public sealed class NbdCatalogue
         Add(Ext2Filter.Entry);
         Add(FuaFilter.Entry);
         Add(LogFilter.Entry);
+        Add(MultiConnFilter.Entry);
         Add(NoextentsFilter.Entry);
         Add(NofilterFilter.Entry);
         Add(NoparallelFilter.Entry);
         Add(NozeroFilter.Entry);
         Add(OffsetFilter.Entry);
+        Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
+        Add(PauseFilter.Entry);
+        Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);

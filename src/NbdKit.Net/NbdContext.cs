@@ -16,8 +16,8 @@ public sealed class NbdContext : NbdOpenContext
     private List<Task>? _leaving;
 
     internal NbdContext(
-        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared)
-        : base(backend, readOnly, exportName, connection, shared)
+        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared, bool isTls)
+        : base(backend, readOnly, exportName, connection, shared, isTls)
     {
     }
 
