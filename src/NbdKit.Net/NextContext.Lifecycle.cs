@@ -12,7 +12,6 @@ public sealed partial class NextContext
     private Task? _finalizing;
     private Task? _closing;
     private bool _filterPrepared;
-    private bool _attached;
 
     internal async ValueTask OpenAsync(CancellationToken cancellationToken)
     {
@@ -320,47 +319,5 @@ public sealed partial class NextContext
             await next.CloseCore(byOwner: false).ConfigureAwait(false);
         }
         await _filterContext.WaitForLeavingAsync().ConfigureAwait(false);
-    }
-
-    internal void Attach(bool mustBePrepared)
-    {
-        lock (_stateLock)
-        {
-            if (_attached && !IsUnowned)
-            {
-                throw new InvalidOperationException(
-                    $"The context of {Backend.Name} is attached elsewhere; only a shared one can serve several.");
-            }
-            if (_closing is not null || _state is not (ContextState.Open or ContextState.Preparing or ContextState.Prepared))
-            {
-                throw new InvalidOperationException($"The context of {Backend.Name} {StateText}: it cannot be attached.");
-            }
-            if (mustBePrepared && _state != ContextState.Prepared)
-            {
-                throw new InvalidOperationException(
-                    $"The context of {Backend.Name} must be prepared before it is attached to a layer that is.");
-            }
-            _attached = true;
-            // What is attached while calls run may be used by calls that did not begin on it.
-            CountsCalls = IsUnowned || mustBePrepared;
-        }
-    }
-
-    internal void Detach()
-    {
-        lock (_stateLock)
-        {
-            _attached = false;
-            CountsCalls = true;
-        }
-    }
-
-    private void RequireDetached(bool byOwner, string verb)
-    {
-        if (byOwner && _attached && !IsUnowned)
-        {
-            throw new InvalidOperationException(
-                $"The context of {Backend.Name} is attached: the library {verb} it. Detach it first.");
-        }
     }
 }
