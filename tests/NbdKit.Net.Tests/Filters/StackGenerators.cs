@@ -10,12 +10,16 @@ internal static class StackGenerators
     [
         new("blocksize", BlockSize),
         new("fua", Fua),
+        new("multi-conn", MultiConn),
         new("noextents", Noextents),
         new("nofilter", (_, _) => new NofilterFilter()),
         new("noparallel", (_, random) => new NoparallelFilter { Serialize = (ThreadModel)random.Next(4) }),
         new("nozero", Nozero),
         new("offset", Offset),
+        new("openonce", Openonce),
         new("partition", Partition),
+        new("pause", (_, random) => new PauseFilter { FlushesWhenQuiet = random.Next(2) == 0 }),
+        new("rate", Rate),
         new("readonly", Readonly),
     ];
 
@@ -168,6 +172,51 @@ internal static class StackGenerators
             },
         });
         return new NozeroFilter { Mode = mode, FastMode = fast };
+    }
+
+    // The automatic mode depends on the thread model of the whole chain, which is not known here.
+    private static MultiConnFilter? MultiConn(StackModel model, Random random)
+    {
+        var mode = (MultiConnMode)random.Next(1, 5);
+        NbdExportInfo below = model.Info;
+        bool canFlush = below.CanFlush || below.CanFua == Support.Emulate;
+        if (mode == MultiConnMode.Emulate && below.CanWrite && !canFlush)
+        {
+            return null;
+        }
+        model.Change(info => mode switch
+        {
+            MultiConnMode.Emulate => info with
+            {
+                CanMultiConn = true,
+                CanFlush = canFlush,
+                CanFua = info.CanFua == Support.Native && canFlush ? Support.Emulate : info.CanFua,
+            },
+            MultiConnMode.Plugin => info,
+            _ => info with { CanMultiConn = mode == MultiConnMode.Unsafe },
+        });
+        return new MultiConnFilter { Mode = mode, TrackDirty = (MultiConnTracking)random.Next(3) };
+    }
+
+    private static OpenonceFilter Openonce(StackModel model, Random random)
+    {
+        model.Change(info => info with { CanMultiConn = true });
+        return new OpenonceFilter { IdleTime = random.Next(2) == 0 ? TimeSpan.Zero : null };
+    }
+
+    private static RateFilter Rate(StackModel model, Random random)
+    {
+        model.Change(info => info with
+        {
+            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+        });
+        return new RateFilter
+        {
+            Rate = random.NextInt64(2) << 20,
+            ConnectionRate = random.NextInt64(2) << 20,
+            TimeProvider = new HastyTimeProvider(),
+        };
     }
 
     private static NoextentsFilter Noextents(StackModel model, Random random)
