@@ -26,6 +26,7 @@ public sealed partial class NbdBackend : IAsyncDisposable
         Name = plugin.Name;
         ThreadModel = plugin.ThreadModel;
         _gateModel = plugin.ThreadModel;
+        (plugin as IChainHolder)?.Bind(this);
     }
 
     private NbdBackend(INbdFilter filter, NbdBackend next)
@@ -52,6 +53,9 @@ public sealed partial class NbdBackend : IAsyncDisposable
     internal INbdFilter? Filter { get; }
 
     internal ILogger Logger { get; private set; } = NullLogger.Instance;
+
+    /// <summary>Where the chain logs to, for the chains that a plugin holds; null if nothing is logged.</summary>
+    internal ILoggerFactory? LoggerFactory { get; private set; }
 
     /// <summary>The layer above, or null for the outermost.</summary>
     private NbdBackend? Above { get; set; }
@@ -128,15 +132,9 @@ public sealed partial class NbdBackend : IAsyncDisposable
     public async ValueTask<string?> DefaultExportAsync(
         bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
     {
-        if (connection is not null)
+        if (connection is not null && connection.TryGetDefaultExport(this, out string? known))
         {
-            lock (connection.DefaultExports)
-            {
-                if (connection.DefaultExports.TryGetValue(this, out string? known))
-                {
-                    return known;
-                }
-            }
+            return known;
         }
         RequestGate? gate = LayerGate;
         if (gate is not null)
@@ -157,13 +155,7 @@ public sealed partial class NbdBackend : IAsyncDisposable
         {
             Protocol.WireString.Check(name, "default export name");
         }
-        if (connection is not null)
-        {
-            lock (connection.DefaultExports)
-            {
-                connection.DefaultExports[this] = name;
-            }
-        }
+        connection?.RememberDefaultExport(this, name);
         return name;
     }
 

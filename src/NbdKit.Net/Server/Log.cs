@@ -51,4 +51,7 @@ internal static partial class Log
 
     [LoggerMessage(15, LogLevel.Debug, "Connection {Id}: the transport failed")]
     public static partial void TransportFailed(ILogger logger, long id, Exception exception);
+
+    [LoggerMessage(16, LogLevel.Warning, "The layers did not {Step} in time; the stop no longer waits for them")]
+    public static partial void LayersAbandoned(ILogger logger, string step);
 }
