@@ -12,8 +12,13 @@ public sealed class NbdContext : NbdOpenContext
     private bool _isClosing;
     private bool _keepsNext;
 
+    private bool _isClosed;
+
     // Replaced contexts on their way to being closed.
     private List<Task>? _leaving;
+
+    // What was opened for this context and is not closed yet.
+    private List<NextContext>? _opened;
 
     internal NbdContext(
         NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared, bool isTls)
@@ -165,6 +170,37 @@ public sealed class NbdContext : NbdOpenContext
         lock (_lock)
         {
             _isClosing = true;
+        }
+    }
+
+    /// <summary>Notes what was opened for this context; refused once it is closed.</summary>
+    internal bool Remember(NextContext context)
+    {
+        lock (_lock)
+        {
+            if (!_isClosed)
+            {
+                (_opened ??= []).Add(context);
+            }
+            return !_isClosed;
+        }
+    }
+
+    internal void Forget(NextContext context)
+    {
+        lock (_lock)
+        {
+            _opened?.Remove(context);
+        }
+    }
+
+    /// <summary>What the filter opened for this context and has neither closed nor attached, at the end of this context.</summary>
+    internal NextContext[] TakeForgotten()
+    {
+        lock (_lock)
+        {
+            _isClosed = true;
+            return _opened is null ? [] : [.. _opened.Where(context => !context.IsHeldByAContext)];
         }
     }
 

@@ -1,5 +1,6 @@
 using System.Runtime.ExceptionServices;
 using NbdKit.Layers;
+using NbdKit.Server;
 
 namespace NbdKit;
 
@@ -13,6 +14,17 @@ public sealed partial class NextContext
     private Task? _closing;
     private bool _filterPrepared;
     private bool _attached;
+
+    internal bool IsHeldByAContext
+    {
+        get
+        {
+            lock (_stateLock)
+            {
+                return _attached;
+            }
+        }
+    }
 
     internal async ValueTask OpenAsync(CancellationToken cancellationToken)
     {
@@ -305,6 +317,7 @@ public sealed partial class NextContext
         }
         await CloseNextAsync().ConfigureAwait(false);
         Backend.Forget(this);
+        Owner?.Forget(this);
         ConnectionGate?.Exit();
     }
 
@@ -320,6 +333,11 @@ public sealed partial class NextContext
             await next.CloseCore(byOwner: false).ConfigureAwait(false);
         }
         await _filterContext.WaitForLeavingAsync().ConfigureAwait(false);
+        foreach (NextContext forgotten in _filterContext.TakeForgotten())
+        {
+            Log.ContextForgotten(Backend.Logger, Backend.Name, forgotten.Backend.Name);
+            await forgotten.CloseCore(byOwner: false).ConfigureAwait(false);
+        }
     }
 
     internal void Attach(bool mustBePrepared)
