@@ -93,9 +93,10 @@ public sealed class NbdContext : NbdOpenContext
     /// the filter's to finalize and close, at the latest in <see cref="INbdFilter.CleanupAsync"/>.
     /// </param>
     /// <returns>
-    /// What was attached before, or null. It is the filter's from now on: finalize and close it, or dispose of it. Calls
-    /// that began on it finish on it; its <see cref="NextContext.FinalizeAsync"/> waits for the last of them. A call that may
-    /// have begun on it must not wait for that itself: it uses <see cref="CloseWhenIdle"/>.
+    /// What was attached before, or null. It is the filter's from now on: finalize and close it, or dispose of it; what is
+    /// forgotten is closed with the context that it was opened for, with a warning. Calls that began on it finish on it; its
+    /// <see cref="NextContext.FinalizeAsync"/> waits for the last of them. A call that may have begun on it must not wait for
+    /// that itself: it uses <see cref="CloseWhenIdle"/>.
     /// </returns>
     /// <exception cref="InvalidOperationException">
     /// The context belongs to another layer, is attached already, is finalized or closed, was not prepared although this
