@@ -96,6 +96,24 @@ public sealed partial class NbdBackend
         }
     }
 
+    /// <summary>Disposes of the layers of a chain that nobody has used; does nothing to any other.</summary>
+    internal async ValueTask DiscardAsync()
+    {
+        await _lifecycle.WaitAsync(CancellationToken.None).ConfigureAwait(false);
+        try
+        {
+            if (!_ended && _users == 0 && Above is null)
+            {
+                _ended = true;
+                await DisposeLayersAsync().ConfigureAwait(false);
+            }
+        }
+        finally
+        {
+            _lifecycle.Release();
+        }
+    }
+
     internal void LogLayerFailure(string callback, Exception exception)
         => Log.LayerFailed(Logger, Name, callback, exception);
 
@@ -106,6 +124,7 @@ public sealed partial class NbdBackend
         {
             layers.Insert(0, layer);
             layer.Logger = loggerFactory?.CreateLogger("NbdKit." + layer.Name) ?? layer.Logger;
+            layer.LoggerFactory = loggerFactory;
         }
         NbdBackend? started = null;
         try

@@ -66,7 +66,32 @@ public sealed partial class NbdBackend
                 $"{Name} was asked to open its next layer for a context of {owner.Backend.Name}; it opens only for its own.");
         }
         return Next.OpenContextAsync(
-            readOnly, exportName, owner?.Connection, shared: owner?.IsShared ?? true, unowned: owner is null, cancellationToken);
+            readOnly,
+            exportName,
+            owner?.Connection,
+            shared: owner?.IsShared ?? true,
+            unowned: owner is null,
+            isTls: owner?.IsTls ?? false,
+            cancellationToken);
+    }
+
+    /// <summary>
+    /// Opens a shared context of the layer below on behalf of clients that are all encrypted, or of clients that are not, and
+    /// tells the layers below which: what they show to encrypted clients alone must not be shared with others.
+    /// </summary>
+    /// <param name="readOnly">Whether to open it read-only.</param>
+    /// <param name="exportName">The export to open, already resolved: "" is not replaced by a default export.</param>
+    /// <param name="isTls">Whether every client that will be served by it is encrypted.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="InvalidOperationException">This is a plugin, or the chain is not running.</exception>
+    /// <exception cref="NbdException">The layer below refused.</exception>
+    public ValueTask<NextContext> OpenSharedNextAsync(
+        bool readOnly, string exportName, bool isTls, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(exportName);
+        return Next is null
+            ? throw new InvalidOperationException($"{Name} is a plugin: there is no layer below to open.")
+            : Next.OpenContextAsync(readOnly, exportName, null, shared: true, unowned: true, isTls, cancellationToken);
     }
 
     /// <summary>Opens the outermost layer for a client or the host; the caller prepares it.</summary>
@@ -76,7 +101,7 @@ public sealed partial class NbdBackend
         if (ThreadModel != ThreadModel.SerializeConnections)
         {
             return await OpenContextAsync(
-                readOnly, exportName, connection, shared: false, unowned: connection is null, cancellationToken)
+                readOnly, exportName, connection, shared: false, unowned: connection is null, connection?.IsTls ?? false, cancellationToken)
                 .ConfigureAwait(false);
         }
         // The place is taken here and not when the client connects: one that is slow in its handshake holds nothing.
@@ -84,7 +109,7 @@ public sealed partial class NbdBackend
         try
         {
             NextContext context = await OpenContextAsync(
-                readOnly, exportName, connection, shared: false, unowned: connection is null, cancellationToken)
+                readOnly, exportName, connection, shared: false, unowned: connection is null, connection?.IsTls ?? false, cancellationToken)
                 .ConfigureAwait(false);
             context.ConnectionGate = _oneConnection;
             return context;
@@ -102,6 +127,7 @@ public sealed partial class NbdBackend
         NbdConnection? connection,
         bool shared,
         bool unowned,
+        bool isTls,
         CancellationToken cancellationToken)
     {
         RequireRunning();
@@ -111,8 +137,8 @@ public sealed partial class NbdBackend
                 ?? throw new NbdException(NbdError.InvalidArgument, "there is no default export");
         }
         NbdOpenContext own = Filter is null
-            ? new NbdOpenContext(this, readOnly, exportName, connection, shared)
-            : new NbdContext(this, readOnly, exportName, connection, shared);
+            ? new NbdOpenContext(this, readOnly, exportName, connection, shared, isTls)
+            : new NbdContext(this, readOnly, exportName, connection, shared, isTls);
         var context = new NextContext(own, unowned);
         await context.OpenAsync(cancellationToken).ConfigureAwait(false);
         if (unowned && !Remember(context))

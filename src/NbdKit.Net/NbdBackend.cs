@@ -26,6 +26,7 @@ public sealed partial class NbdBackend : IAsyncDisposable
         Name = plugin.Name;
         ThreadModel = plugin.ThreadModel;
         _gateModel = plugin.ThreadModel;
+        (plugin as IChainHolder)?.Bind(this);
     }
 
     private NbdBackend(INbdFilter filter, NbdBackend next)
@@ -52,6 +53,9 @@ public sealed partial class NbdBackend : IAsyncDisposable
     internal INbdFilter? Filter { get; }
 
     internal ILogger Logger { get; private set; } = NullLogger.Instance;
+
+    /// <summary>Where the chain logs to, for the chains that a plugin holds; null if nothing is logged.</summary>
+    internal ILoggerFactory? LoggerFactory { get; private set; }
 
     /// <summary>The layer above, or null for the outermost.</summary>
     private NbdBackend? Above { get; set; }

@@ -16,26 +16,37 @@ public sealed class NbdCatalogue
     public NbdCatalogue()
     {
         // One line for each plugin and filter, in alphabetical order.
+        Add(ConcatPlugin.Entry);
         Add(DataPlugin.Entry);
         Add(FilePlugin.Entry);
         Add(MemoryPlugin.Entry);
+        Add(MirrorPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(SplitPlugin.Entry);
+        Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
+        Add(CacheFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
+        Add(Ext2Filter.Entry);
         Add(FuaFilter.Entry);
         Add(LogFilter.Entry);
+        Add(MultiConnFilter.Entry);
         Add(NoextentsFilter.Entry);
         Add(NofilterFilter.Entry);
         Add(NoparallelFilter.Entry);
         Add(NozeroFilter.Entry);
         Add(OffsetFilter.Entry);
+        Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
+        Add(PauseFilter.Entry);
+        Add(RateFilter.Entry);
+        Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
+        Add(ScanFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

@@ -9,6 +9,7 @@ public sealed class NbdConnection
 
     // A list, for the few layers of a chain: thousands of idle connections keep theirs.
     private DefaultExport? _defaultExports;
+    private HashSet<NbdBackend>? _preconnected;
 
     internal NbdConnection(
         long id, NbdPeer peer, CancellationToken aborted, Action<bool> disconnect, Action shutdownServer)
@@ -37,6 +38,9 @@ public sealed class NbdConnection
 
     /// <summary>Fires when the client is gone, is cut off, or the server stops hard.</summary>
     public CancellationToken Aborted { get; }
+
+    /// <summary>The chains inside plugins that were asked whether this client may connect, and did not refuse.</summary>
+    internal HashSet<NbdBackend> Preconnected => LazyInitializer.EnsureInitialized(ref _preconnected, () => []);
 
     /// <summary>Ends this connection (nbdkit's <c>nbdkit_disconnect</c>).</summary>
     /// <param name="force">

@@ -10,13 +10,14 @@ public sealed class NbdContext : NbdOpenContext
     private NextContext? _next;
     private bool _isPrepared;
     private bool _isClosing;
+    private bool _keepsNext;
 
     // Replaced contexts on their way to being closed.
     private List<Task>? _leaving;
 
     internal NbdContext(
-        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared)
-        : base(backend, readOnly, exportName, connection, shared)
+        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared, bool isTls)
+        : base(backend, readOnly, exportName, connection, shared, isTls)
     {
     }
 
@@ -93,13 +94,18 @@ public sealed class NbdContext : NbdOpenContext
     /// </returns>
     /// <exception cref="InvalidOperationException">
     /// The context belongs to another layer, is attached already, is finalized or closed, was not prepared although this
-    /// layer is, or this context is closing.
+    /// layer is, or this context is closing; or the filter serves and said that it keeps its next.
     /// </exception>
     public NextContext? SetNext(NextContext? next)
     {
         NextContext? old;
         lock (_lock)
         {
+            if (_keepsNext && !_isClosing)
+            {
+                throw new InvalidOperationException(
+                    $"The filter {Backend.Name} said that it keeps its next; it cannot attach or detach one while it serves.");
+            }
             if (next is not null)
             {
                 if (_isClosing)
@@ -141,6 +147,15 @@ public sealed class NbdContext : NbdOpenContext
         lock (_lock)
         {
             Volatile.Write(ref _isPrepared, true);
+        }
+    }
+
+    /// <summary>Called when this layer serves and its filter said that it keeps its next.</summary>
+    internal void KeepNext()
+    {
+        lock (_lock)
+        {
+            _keepsNext = true;
         }
     }
 

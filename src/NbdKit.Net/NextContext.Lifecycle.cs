@@ -120,6 +120,7 @@ public sealed partial class NextContext
                 : await _filter!.GetInfoAsync(next, cancellationToken).ConfigureAwait(false);
             _info = info?.Gated(ReadOnly)
                 ?? throw new InvalidOperationException($"{Backend.Name} returned null from GetInfoAsync.");
+            FindShortcuts();
         }
         finally
         {
@@ -216,14 +217,15 @@ public sealed partial class NextContext
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         await WaitForCallsAsync(CancellationToken.None).ConfigureAwait(false);
         Exception? failure = null;
-        if (_filterPrepared)
+        if (_filterPrepared || _plugin is IChainHandle)
         {
             try
             {
                 await EnterGateAsync(CancellationToken.None).ConfigureAwait(false);
                 try
                 {
-                    await _filter!.FinalizeAsync(_filterContext!.Next ?? Detached, quick).ConfigureAwait(false);
+                    await (_filter?.FinalizeAsync(_filterContext!.Next ?? Detached, quick)
+                        ?? ((IChainHandle)_plugin!).FinalizeAsync(quick)).ConfigureAwait(false);
                 }
                 finally
                 {

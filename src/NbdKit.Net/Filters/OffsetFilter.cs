@@ -121,6 +121,9 @@ public sealed class OffsetFilter : INbdFilter, INbdFilterHandle, ILendingFilter
     private long SizeOver(NextContext next) => Range ?? next.Info.Size - Offset;
 
     /// <inheritdoc/>
+    bool INbdFilterHandle.KeepsNext => true;
+
+    /// <inheritdoc/>
     bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
         => next.TryLend(offset + Offset, length, loan, forWrite);
 }

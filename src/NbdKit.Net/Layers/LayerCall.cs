@@ -55,6 +55,33 @@ internal readonly struct LayerCall
         _ => plugin.ExtentsAsync(_offset, _length, _flags, _extents!, cancellationToken),
     };
 
+    /// <summary>
+    /// Makes the call on a chain that may offer less than the client was told, where that is allowed: hints are dropped, a
+    /// fast zero is declined.
+    /// </summary>
+    public ValueTask Invoke(NextContext next, CancellationToken cancellationToken)
+    {
+        switch (_operation)
+        {
+            case LayerOperation.Read:
+                return next.ReadAsync(MemoryMarshal.AsMemory(_memory), _offset, cancellationToken);
+            case LayerOperation.Write:
+                return next.WriteAsync(_memory, _offset, _flags, cancellationToken);
+            case LayerOperation.Flush:
+                return next.FlushAsync(cancellationToken);
+            case LayerOperation.Trim:
+                return next.Info.CanTrim ? next.TrimAsync(_offset, _length, _flags, cancellationToken) : default;
+            case LayerOperation.Zero:
+                return (_flags & RequestFlags.FastZero) == 0 || next.Info.CanFastZero
+                    ? next.ZeroAsync(_offset, _length, _flags, cancellationToken)
+                    : throw new NbdException(NbdError.NotSupported, $"{next.Backend.Name} has no fast zeroes");
+            case LayerOperation.Cache:
+                return next.Info.CanCache == Support.None ? default : next.CacheAsync(_offset, _length, cancellationToken);
+            default:
+                return next.ExtentsAsync(_offset, _length, _flags, _extents!, cancellationToken);
+        }
+    }
+
     public ValueTask Invoke(INbdFilterHandle filter, NextContext next, CancellationToken cancellationToken)
         => _operation switch
         {

@@ -9,6 +9,7 @@ internal static class StackGenerators
     public static IReadOnlyList<StackGenerator> All { get; } =
     [
         new("blocksize", BlockSize),
+        new("cache", Cache),
         new("fua", Fua),
         new("noextents", Noextents),
         new("nofilter", (_, _) => new NofilterFilter()),
@@ -16,6 +17,7 @@ internal static class StackGenerators
         new("nozero", Nozero),
         new("offset", Offset),
         new("partition", Partition),
+        new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
         new("readonly", Readonly),
     ];
 
@@ -110,6 +112,45 @@ internal static class StackGenerators
             MinBlock = minBlock,
             MaxData = random.Next(2) == 0 ? null : piece * random.Next(1, 20),
             MaxLength = random.Next(2) == 0 ? null : piece * random.Next(1, 40),
+        };
+    }
+
+    private static CacheFilter Cache(StackModel model, Random random)
+    {
+        var mode = (CacheMode)random.Next(3);
+        long minBlockSize = random.Next(3) == 0 ? 65_536 : 4096 << random.Next(3);
+        long blockSize = Math.Max(minBlockSize, Math.Max(model.Info.BlockSize.Minimum, model.Info.BlockSize.Preferred));
+        model.Change(info => info with
+        {
+            BlockSize = info.BlockSize switch
+            {
+                { IsKnown: false } => new BlockSize(1, blockSize),
+                var known when blockSize <= known.Maximum => new BlockSize(known.Minimum, blockSize, known.Maximum),
+                var known => known,
+            },
+            CanCache = Support.Native,
+        });
+        if (mode != CacheMode.WriteThrough)
+        {
+            NbdExportInfo below = model.Info;
+            bool isDurable = below.CanFlush || below.CanFua != Support.None;
+            model.HoldsBack |= below.CanWrite;
+            model.ForcesData = false;
+            model.LosesData |= below.CanWrite && (mode == CacheMode.Unsafe || !isDurable);
+            model.Change(info => info with
+            {
+                CanFlush = true,
+                CanFua = mode == CacheMode.Unsafe || isDurable ? Support.Native : Support.None,
+                CanMultiConn = true,
+            });
+        }
+        return new CacheFilter
+        {
+            Mode = mode,
+            MinBlockSize = minBlockSize,
+            MaxSize = random.Next(2) == 0 ? null : random.Next(4096, 100_000),
+            OnRead = random.Next(2) == 0,
+            Store = (CacheStore)random.Next(2),
         };
     }
 

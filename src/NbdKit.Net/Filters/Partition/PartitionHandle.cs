@@ -77,4 +77,6 @@ internal sealed class PartitionHandle : INbdFilterHandle, ILendingFilter
         string full = disk is null ? own : $"{own}: {disk}";
         return Encoding.UTF8.GetByteCount(full) <= LargestDescription ? full : own;
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }
