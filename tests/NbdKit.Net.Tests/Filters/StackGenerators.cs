@@ -10,6 +10,7 @@ internal static class StackGenerators
     [
         new("blocksize", BlockSize),
         new("cache", Cache),
+        new("ext2", Ext2),
         new("fua", Fua),
         new("multi-conn", MultiConn),
         new("noextents", Noextents),
@@ -50,6 +51,30 @@ internal static class StackGenerators
         };
         model.Narrow(offset, range ?? left);
         return new OffsetFilter { Offset = offset, Range = range };
+    }
+
+    private static Ext2Filter? Ext2(StackModel model, Random random)
+    {
+        int blockSize = 1024 << random.Next(3);
+        int start = Ext2Layout.Overhead(blockSize);
+        long blocks = model.Size / blockSize;
+        if (!model.IsBacked || (blocks * blockSize) - start < blockSize)
+        {
+            return null;
+        }
+        int room = (int)(blocks * blockSize) - start;
+        int size = random.Next(2) == 0 ? room : random.Next(room * 3 / 4, room) + 1;
+        Ext2Layout.Write(model.Bytes(0, model.Size), blockSize, size, random.Next(1, 5));
+        model.Narrow(start, size);
+        string? below = model.Info.Description;
+        model.Change(info => info with
+        {
+            Description = $"file /f of a file system{(below is null ? "" : ": " + below)}",
+            CanZero = info.CanZero == Support.None ? Support.None : Support.Native,
+            CanExtents = true,
+            CanMultiConn = true,
+        });
+        return new Ext2Filter { File = "/f" };
     }
 
     private static PartitionFilter? Partition(StackModel model, Random random)
