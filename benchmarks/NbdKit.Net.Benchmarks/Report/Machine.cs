@@ -8,7 +8,7 @@ internal static class Machine
 {
     /// <summary>One line: what a reader has to know of the machine.</summary>
     public static string Summary
-        => $"{Environment.ProcessorCount} x {Processor()}, {Figures.Bytes(Memory())} of memory, kernel {Kernel()}";
+        => $"{Environment.ProcessorCount} x {Processor()}, {Figures.Bytes(Memory())} of memory, kernel {Kernel()}; load average before: {Load}";
 
     /// <summary>All of it, as a list.</summary>
     public static string Describe(Settings settings, string measured)
@@ -16,7 +16,7 @@ internal static class Machine
         IEnumerable<string> lines =
         [
             $"Date: {DateTime.UtcNow:yyyy-MM-dd HH:mm} UTC",
-            $"Machine: {Summary}; load average before: {Load()}",
+            $"Machine: {Summary}",
             $"System: {RuntimeInformation.OSDescription}, {RuntimeInformation.FrameworkDescription}, {RuntimeInformation.ProcessArchitecture}",
             $"NbdKit.Net: {Programs.FirstLine("git", "-C", Repository.Root, "describe", "--always", "--dirty") ?? "unknown version"}",
             $"Peers: {string.Join(", ", Peers())}",
@@ -45,8 +45,9 @@ internal static class Machine
     private static string Kernel()
         => ReadLines("/proc/sys/kernel/osrelease").FirstOrDefault() ?? Environment.OSVersion.VersionString;
 
-    private static string Load()
-        => ReadLines("/proc/loadavg").FirstOrDefault()?.Split(' ')[0] ?? "unknown";
+    // Of the time before the first measurement, which is a load itself.
+    private static string Load { get; }
+        = ReadLines("/proc/loadavg").FirstOrDefault()?.Split(' ')[0] ?? "unknown";
 
     private static string[] ReadLines(string path) => File.Exists(path) ? File.ReadAllLines(path) : [];
 }
