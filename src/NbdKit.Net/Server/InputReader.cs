@@ -86,9 +86,9 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
             Advance(here);
             position += here;
         }
+        stall.Progress();
         while (position < loan.Length)
         {
-            stall.Progress();
             int received;
             try
             {
@@ -102,7 +102,11 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
             {
                 throw Truncated();
             }
-            position += Math.Max(received, 0);
+            if (received > 0)
+            {
+                stall.Progress();
+                position += received;
+            }
         }
         stall.Stop();
     }
