@@ -44,8 +44,9 @@ public sealed partial class NbdBackend
     /// <param name="readOnly">Whether to open it read-only.</param>
     /// <param name="exportName">The export to open; "" for the default export of the layer below, unless shared.</param>
     /// <param name="owner">
-    /// The context of this layer on whose behalf it is opened, or null for a shared context: one that is tied to no connection
-    /// and may be used from any of them and from background work.
+    /// The context of this layer on whose behalf it is opened, which closes it at its own end if nobody did before, with a
+    /// warning; or null for a shared context: one that is tied to no connection and may be used from any of them and from
+    /// background work.
     /// </param>
     /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="InvalidOperationException">
@@ -65,14 +66,25 @@ public sealed partial class NbdBackend
             throw new InvalidOperationException(
                 $"{Name} was asked to open its next layer for a context of {owner.Backend.Name}; it opens only for its own.");
         }
-        return Next.OpenContextAsync(
-            readOnly,
-            exportName,
-            owner?.Connection,
-            shared: owner?.IsShared ?? true,
-            unowned: owner is null,
-            isTls: owner?.IsTls ?? false,
-            cancellationToken);
+        return owner is null
+            ? Next.OpenContextAsync(readOnly, exportName, null, shared: true, unowned: true, isTls: false, cancellationToken)
+            : OpenOwnedAsync(Next, readOnly, exportName, owner, cancellationToken);
+    }
+
+    private static async ValueTask<NextContext> OpenOwnedAsync(
+        NbdBackend next, bool readOnly, string exportName, NbdContext owner, CancellationToken cancellationToken)
+    {
+        NextContext context = await next.OpenContextAsync(
+            readOnly, exportName, owner.Connection, owner.IsShared, unowned: false, owner.IsTls, cancellationToken)
+            .ConfigureAwait(false);
+        context.Owner = owner;
+        if (!owner.Remember(context))
+        {
+            await context.CloseAsync().ConfigureAwait(false);
+            throw new InvalidOperationException(
+                $"The context of {owner.Backend.Name} is closed: nothing can be opened for it any more.");
+        }
+        return context;
     }
 
     /// <summary>

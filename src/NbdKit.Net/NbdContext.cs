@@ -12,8 +12,13 @@ public sealed class NbdContext : NbdOpenContext
     private bool _isClosing;
     private bool _keepsNext;
 
+    private bool _isClosed;
+
     // Replaced contexts on their way to being closed.
     private List<Task>? _leaving;
+
+    // What was opened for this context and is not closed yet.
+    private List<NextContext>? _opened;
 
     internal NbdContext(
         NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared, bool isTls)
@@ -88,9 +93,10 @@ public sealed class NbdContext : NbdOpenContext
     /// the filter's to finalize and close, at the latest in <see cref="INbdFilter.CleanupAsync"/>.
     /// </param>
     /// <returns>
-    /// What was attached before, or null. It is the filter's from now on: finalize and close it, or dispose of it. Calls
-    /// that began on it finish on it; its <see cref="NextContext.FinalizeAsync"/> waits for the last of them. A call that may
-    /// have begun on it must not wait for that itself: it uses <see cref="CloseWhenIdle"/>.
+    /// What was attached before, or null. It is the filter's from now on: finalize and close it, or dispose of it; what is
+    /// forgotten is closed with the context that it was opened for, with a warning. Calls that began on it finish on it; its
+    /// <see cref="NextContext.FinalizeAsync"/> waits for the last of them. A call that may have begun on it must not wait for
+    /// that itself: it uses <see cref="CloseWhenIdle"/>.
     /// </returns>
     /// <exception cref="InvalidOperationException">
     /// The context belongs to another layer, is attached already, is finalized or closed, was not prepared although this
@@ -165,6 +171,37 @@ public sealed class NbdContext : NbdOpenContext
         lock (_lock)
         {
             _isClosing = true;
+        }
+    }
+
+    /// <summary>Notes what was opened for this context; refused once it is closed.</summary>
+    internal bool Remember(NextContext context)
+    {
+        lock (_lock)
+        {
+            if (!_isClosed)
+            {
+                (_opened ??= []).Add(context);
+            }
+            return !_isClosed;
+        }
+    }
+
+    internal void Forget(NextContext context)
+    {
+        lock (_lock)
+        {
+            _opened?.Remove(context);
+        }
+    }
+
+    /// <summary>What the filter opened for this context and has neither closed nor attached, at the end of this context.</summary>
+    internal NextContext[] TakeForgotten()
+    {
+        lock (_lock)
+        {
+            _isClosed = true;
+            return _opened is null ? [] : [.. _opened.Where(context => !context.IsHeldByAContext)];
         }
     }
 

@@ -1,5 +1,6 @@
 using System.Runtime.ExceptionServices;
 using NbdKit.Layers;
+using NbdKit.Server;
 
 namespace NbdKit;
 
@@ -12,6 +13,17 @@ public sealed partial class NextContext
     private Task? _finalizing;
     private Task? _closing;
     private bool _filterPrepared;
+
+    internal bool IsHeldByAContext
+    {
+        get
+        {
+            lock (_stateLock)
+            {
+                return _attached;
+            }
+        }
+    }
 
     internal async ValueTask OpenAsync(CancellationToken cancellationToken)
     {
@@ -304,6 +316,7 @@ public sealed partial class NextContext
         }
         await CloseNextAsync().ConfigureAwait(false);
         Backend.Forget(this);
+        Owner?.Forget(this);
         ConnectionGate?.Exit();
     }
 
@@ -319,5 +332,10 @@ public sealed partial class NextContext
             await next.CloseCore(byOwner: false).ConfigureAwait(false);
         }
         await _filterContext.WaitForLeavingAsync().ConfigureAwait(false);
+        foreach (NextContext forgotten in _filterContext.TakeForgotten())
+        {
+            Log.ContextForgotten(Backend.Logger, Backend.Name, forgotten.Backend.Name);
+            await forgotten.CloseCore(byOwner: false).ConfigureAwait(false);
+        }
     }
 }

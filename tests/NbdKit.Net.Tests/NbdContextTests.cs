@@ -140,8 +140,9 @@ public sealed class NbdContextTests
         Assert.That(
             async () => await disk.ReadAsync(new byte[1], 0, None),
             Throws.InvalidOperationException.With.Message.StartsWith("No context of the layer below is attached"));
-        await disk.CloseAsync();
         Assert.That(calls.Count("plugin", "close"), Is.Zero, "what was detached is the filter's");
+        await disk.CloseAsync();
+        Assert.That(calls.Count("plugin", "close"), Is.EqualTo(1), "what a filter forgot ends with the context it was opened for");
         await old!.DisposeAsync();
         calls.AssertBalanced();
     }

@@ -305,4 +305,6 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
             DelayFastZero = parameters.Boolean("delay-fast-zero") ?? true,
         };
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

@@ -154,4 +154,6 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
             return _random.NextDouble();
         }
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

@@ -7,6 +7,8 @@ public sealed partial class MultiConnFilter
 {
     private sealed class Handle(MultiConnFilter filter, string exportName) : INbdFilterHandle
     {
+        public bool KeepsNext => true;
+
         private MultiConnMode _mode;
         private Member? _member;
 

@@ -84,6 +84,8 @@ public sealed partial class OpenonceFilter : INbdFilter
 
     private sealed class Handle(OpenonceFilter filter, NbdContext context, Shared shared) : INbdFilterHandle
     {
+        public bool KeepsNext => true;
+
         public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
             => new(next.Info with { CanMultiConn = true });
 

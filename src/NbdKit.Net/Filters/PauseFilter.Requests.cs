@@ -123,4 +123,6 @@ public sealed partial class PauseFilter
     {
         public static PassOn Instance { get; } = new();
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

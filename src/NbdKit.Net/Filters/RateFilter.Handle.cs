@@ -7,6 +7,8 @@ public sealed partial class RateFilter
 {
     private sealed class Handle(RateFilter filter, RateLane reads, RateLane writes) : INbdFilterHandle
     {
+        public bool KeepsNext => true;
+
         public void Change(long rate, TimeSpan burst)
         {
             reads.Own.Change(rate, burst);

@@ -92,8 +92,11 @@ public sealed partial class RateFilter : INbdFilter
 
         set
         {
-            ArgumentOutOfRangeException.ThrowIfLessThan(value, TimeSpan.FromMilliseconds(1));
-            ArgumentOutOfRangeException.ThrowIfGreaterThan(value, TimeSpan.FromHours(1));
+            if (value < TimeSpan.FromMilliseconds(1) || value > TimeSpan.FromHours(1))
+            {
+                throw new ArgumentOutOfRangeException(
+                    nameof(Burstiness), value, "Rates can be saved up for a millisecond to an hour.");
+            }
             Change(() => _burstiness = value);
         }
     }

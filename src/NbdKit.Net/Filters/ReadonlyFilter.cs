@@ -114,4 +114,6 @@ public sealed class ReadonlyFilter : INbdFilter, INbdFilterHandle
             throw new NbdException(NbdError.PermissionDenied, $"the export is read-only while {ReadonlyFile} exists");
         }
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

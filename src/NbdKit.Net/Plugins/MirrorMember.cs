@@ -71,8 +71,14 @@ public sealed class MirrorMember
     internal void Remove()
     {
         _state = MirrorMemberState.Removed;
-        _leaving.Cancel();
         _inSync.TrySetCanceled();
+    }
+
+    /// <summary>Ends the resync. Not under the lock, since what waits may go on right here.</summary>
+    internal Task StopResyncAsync()
+    {
+        _leaving.Cancel();
+        return Resync;
     }
 
     internal void GiveUp() => _inSync.TrySetCanceled();

@@ -84,7 +84,11 @@ public sealed partial class MirrorPlugin
         try
         {
             RequireRunning();
-            if (Members.Contains(member) && member.State != MirrorMemberState.Failed)
+            if (!Members.Contains(member))
+            {
+                throw new ArgumentException("mirror: this is not a member.", nameof(member));
+            }
+            if (member.State != MirrorMemberState.Failed)
             {
                 throw new InvalidOperationException("mirror: only a member that failed can be recovered.");
             }
@@ -169,7 +173,7 @@ public sealed partial class MirrorPlugin
             member.Remove();
             legs.AddRange(_disks.Select(disk => disk.Detach(member)));
         }
-        await member.Resync.ConfigureAwait(false);
+        await member.StopResyncAsync().ConfigureAwait(false);
         await CloseAsync(legs).ConfigureAwait(false);
         _started.Remove(member.Chain);
         await member.Chain.ReleaseAsync(host: false, CancellationToken.None).ConfigureAwait(false);

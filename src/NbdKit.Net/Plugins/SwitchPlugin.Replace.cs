@@ -187,7 +187,8 @@ public sealed partial class SwitchPlugin
             {
                 isLeaving = !_handles.Contains(handle);
             }
-            if (isLeaving || context.Connection is { Aborted.IsCancellationRequested: true })
+            bool isGone = isLeaving || context.Connection is { Aborted.IsCancellationRequested: true };
+            if (isGone && !cancellationToken.IsCancellationRequested)
             {
                 // It ends on the old chain, which lives until then.
                 return null;

@@ -23,7 +23,11 @@ public class CacheFilterStressTests
         using var store = new FaultyStore(Block) { Capacity = seed == 1 ? 6 : int.MaxValue };
         var filter = new CacheFilter
         {
-            MinBlockSize = Block, Mode = mode, MaxSize = maxSize, OnRead = seed == 2, StoreFactory = () => store,
+            MinBlockSize = Block,
+            Mode = mode,
+            MaxSize = maxSize,
+            OnRead = seed == 2,
+            StoreFactory = () => store,
         };
         await using (NbdBackend chain = NbdBackend.Compose(plugin, filter))
         {

@@ -311,22 +311,40 @@ public sealed class Ext2FilterHostileTests
     [Test]
     public async Task A_directory_without_an_end_is_given_up()
     {
-        // One extent of 32,768 blocks would need a disk of 32 MiB; many extents lead to the same blocks again.
+        // Each block of pointers leads 256 times to the one below, so that one block of entries is there 16 million times.
         long root = await _old.InodeOffsetAsync("/");
         byte[] image = Bytes(_old);
         uint first = BitConverter.ToUInt32(image, (int)root + 0x28);
-        const int Node = 200;
         U32(image, root + 4, 0xFFFF_FC00);
         for (int i = 0; i < 15; i++)
         {
-            U32(image, root + 0x28 + (4 * i), i < 12 ? first : Node);
+            U32(image, root + 0x28 + (4 * i), i < 12 ? first : 200 + i - 12);
         }
-        for (int i = 0; i < Block; i += 4)
+        for (int i = 0; i < 3 * Block; i += 4)
         {
-            U32(image, (Node * Block) + i, first);
+            U32(image, (200 * Block) + i, i < Block ? first : 200 + (i / Block) - 1);
         }
-        // Two and three levels down, what was a block of blocks is one of entries: it names blocks outside.
-        Assert.That(Refusal(image, path: "/nothing"), Does.Contain("outside the file system").Or.Contain("does not fit"));
+        Assert.That(Refusal(image, NbdError.InvalidArgument, "/nothing"), Does.Contain("larger than 128 MiB"));
+    }
+
+    [Test]
+    public async Task The_cache_of_metadata_is_bounded_and_keeps_what_was_used_last()
+    {
+        var plugin = new TestPlugin(new TestExport { Data = TestExport.Pattern(4 << 20) });
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        await using NextContext next = await chain.OpenAsync();
+        var cache = new MetadataCache(new ImageDisk(next), Block);
+        for (int i = 0; i < 3000; i++)
+        {
+            MetadataBlock block = await cache.ReadAsync(i, None);
+            Assert.That(block.Data.AsSpan().SequenceEqual(plugin.Data.AsSpan(i * Block, Block)));
+            await cache.ReadAsync(0, None);
+        }
+        Assert.That(plugin.Calls, Has.Count.EqualTo(3000));
+        await cache.ReadAsync(2999 - 1022, None);
+        Assert.That(plugin.Calls, Has.Count.EqualTo(3000), "1,024 blocks are kept");
+        await cache.ReadAsync(2999 - 1023, None);
+        Assert.That(plugin.Calls, Has.Count.EqualTo(3001), "and not one more");
     }
 
     [Test]

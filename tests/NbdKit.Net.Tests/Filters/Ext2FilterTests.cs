@@ -135,6 +135,28 @@ public sealed class Ext2FilterTests
     }
 
     [Test]
+    public async Task Clients_with_and_without_TLS_share_nothing()
+    {
+        TestPlugin plugin = Plugin();
+        var filter = new Ext2Filter { File = "/big" };
+        await using NbdBackend chain = NbdBackend.Compose(plugin, filter);
+        await chain.StartAsync();
+        var files = new List<NextContext>();
+        foreach (bool isTls in new[] { false, true, false, true })
+        {
+            var client = new NbdConnection(files.Count + 1, NbdPeer.Unknown, None, _ => { }, () => { }) { IsTls = isTls };
+            files.Add(await chain.OpenEntryAsync(false, "", client, None));
+            await files[^1].PrepareAsync(None);
+        }
+        Assert.That((plugin.Opened, filter.SharedCount), Is.EqualTo((2, 2)));
+        foreach (NextContext file in files)
+        {
+            await file.DisposeAsync();
+        }
+        Assert.That((plugin.Closed, filter.SharedCount), Is.EqualTo((2, 0)));
+    }
+
+    [Test]
     public async Task Many_who_open_and_close_at_once_never_open_the_layer_below_twice()
     {
         int open = 0;
@@ -185,11 +207,11 @@ public sealed class Ext2FilterTests
     public async Task Requests_of_any_alignment_become_ones_that_the_layer_below_takes(int minimum, int maximum)
     {
         TestPlugin plugin = Plugin(new BlockSize(minimum, minimum, maximum));
-        plugin.Export.Before = call =>
+        plugin.Export.Before = async call =>
         {
             bool aligned = call.Op is PluginOp.Flush || (call.Offset % minimum == 0 && call.Length % minimum == 0);
             Assert.That(aligned && (call.Length <= maximum || call.Op is not (PluginOp.Read or PluginOp.Write)), call.ToString());
-            return default;
+            await Task.Yield();
         };
         byte[] before = Bytes();
         byte[] expected = (byte[])_image.Files["/big"].Clone();

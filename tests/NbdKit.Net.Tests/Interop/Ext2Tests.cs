@@ -38,8 +38,9 @@ public sealed class Ext2Tests
         Set("inline data in large inodes", "-t ext4 -O inline_data,^has_journal -I 1024 -b 4096"),
         Set("bigalloc 1K", "-t ext4 -O bigalloc,^has_journal,^resize_inode -C 4096 -b 1024"),
         Set("bigalloc 4K", "-t ext4 -O bigalloc,^has_journal -C 16384 -b 4096", size: "32M"),
-        Set("meta groups", "-t ext4 -O meta_bg,^resize_inode,^has_journal -b 1024 -g 512", indexed: true),
-        Set("meta groups and two copies", "-t ext2 -O meta_bg,sparse_super2,^resize_inode -b 1024 -g 256"),
+        Set("meta groups", "-t ext4 -O meta_bg,^resize_inode,^has_journal -b 1024 -g 256 -N 500", indexed: true),
+        Set("meta groups and two copies", "-t ext2 -O meta_bg,sparse_super2,^resize_inode -b 1024 -g 256 -N 500"),
+        Set("meta groups and a copy in each group", "-t ext2 -O meta_bg,^sparse_super,^resize_inode -b 1024 -g 256 -N 500"),
         Set("two copies", "-t ext4 -O sparse_super2,^resize_inode,^has_journal -b 1024 -g 1024"),
         Set("a seed of its own", "-t ext4 -O metadata_csum_seed,^has_journal -b 1024"),
         Set("most other features", "-t ext4 -O large_dir,encrypt,casefold,verity,quota,project,orphan_file -b 4096 -J size=4", indexed: true),
@@ -201,6 +202,22 @@ public sealed class Ext2Tests
     }
 
     [Test]
+    public async Task A_fast_zero_that_is_refused_has_no_effect()
+    {
+        using Ext2Image image = await Ext2Image.MakeAsync(_tree, "-t ext4 -O ^has_journal -b 1024", "16M");
+        var plugin = new TestPlugin(new TestExport { Data = await File.ReadAllBytesAsync(image.Path) });
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new Ext2Filter { File = "/sieve" });
+        await using NextContext file = await chain.OpenAsync();
+        NbdException e = TestData.Failure(async () => await file.ZeroAsync(0, 20_000, RequestFlags.FastZero, None));
+        Assert.That(e.Error, Is.EqualTo(NbdError.NotSupported));
+        Assert.That((await TestData.ReadAsync(file, 0, 20_000)).AsSpan().SequenceEqual(_tree.Files["/sieve"].AsSpan(0, 20_000)));
+        await file.ZeroAsync(100, 8000, RequestFlags.FastZero, None);
+        await file.ZeroAsync(1100, 5000, RequestFlags.FastZero, None);
+        Assert.That(plugin.Calls.Where(call => call.Op == PluginOp.Zero).Select(call => call.Length), Is.EqualTo(new[] { 924L }));
+        Assert.That((await TestData.ReadAsync(file, 100, 8000)).AsSpan().ContainsAnyExcept((byte)0), Is.False);
+    }
+
+    [Test]
     public async Task Blocks_that_were_reserved_but_never_written_are_a_hole()
     {
         using Ext2Image image = await Ext2Image.MakeAsync(_tree, "-t ext4 -O ^has_journal -b 1024", "16M");
@@ -224,6 +241,29 @@ public sealed class Ext2Tests
         byte[] expected = [.. image.Files["/big"]];
         expected.AsSpan(10 * 1024, 10 * 1024).Clear();
         Assert.That((await TestData.ReadAsync(big, 0, expected.Length)).AsSpan().SequenceEqual(expected));
+    }
+
+    [Test]
+    public async Task Checksums_of_extent_trees_and_of_indexes_are_verified()
+    {
+        using Ext2Image image = await Ext2Image.MakeAsync(_tree, "-t ext4 -O ^has_journal -b 1024", "16M", indexed: true);
+        byte[] bytes = await File.ReadAllBytesAsync(image.Path);
+        int node = (int)BitConverter.ToUInt32(bytes, (int)await image.InodeOffsetAsync("/sieve") + 0x28 + 16) * 1024;
+        int index = int.Parse((await image.DebugAsync("bmap /folder/many 0"))[0]) * 1024;
+        Assert.That(bytes.AsSpan(index + 26, 6).ToArray(), Is.EqualTo(new byte[] { 0, 0, bytes[index + 28], 8, 0, 0 }), "a directory with an index");
+        foreach ((int at, string path) in new[] { (node + 20, "/sieve"), (index + 44, _tree.Files.Keys.Last()) })
+        {
+            byte[] damaged = (byte[])bytes.Clone();
+            damaged[at] ^= 1;
+            await using NbdBackend chain = NbdBackend.Compose(
+                new TestPlugin(new TestExport { Data = damaged }), new Ext2Filter { File = path });
+            NbdException e = TestData.Failure(async () =>
+            {
+                await using NextContext file = await chain.OpenAsync();
+                await TestData.ReadAsync(file, 0, 1);
+            });
+            Assert.That((e.Error, e.Message.EndsWith("wrong checksum", StringComparison.Ordinal)), Is.EqualTo((NbdError.IoError, true)), e.Message);
+        }
     }
 
     [Test]

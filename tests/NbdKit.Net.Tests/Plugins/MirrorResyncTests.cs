@@ -116,6 +116,7 @@ public class MirrorResyncTests
 
         Assert.That(b.Data, Is.EqualTo(a.Data));
         Assert.That(failed.State, Is.EqualTo(MirrorMemberState.Removed));
+        Assert.That(async () => await mirror.RecoverAsync(failed), Throws.ArgumentException);
         Assert.That(mirror.Members[1], Is.SameAs(recovered));
         Assert.That(
             changes,

@@ -263,6 +263,55 @@ public class SwitchPluginTests
     }
 
     [Test]
+    public async Task A_stop_does_not_wait_for_a_chain_that_does_not_open()
+    {
+        var gate = new Gate();
+        var stuck = new RecordingPlugin(new CallRecorder());
+        stuck.Script.OnCall = (call, token) => call.Callback == "open" ? gate.PassAsync(token) : default;
+        var plugin = new SwitchPlugin { Chain = NbdBackend.Compose(Bytes(1)) };
+        ChainServer server = await ChainServer.StartAsync(NbdBackend.Compose(plugin));
+        WireClient client = await server.TransmitAsync("");
+        Task replacing = plugin.ReplaceAsync(NbdBackend.Compose(stuck)).AsTask();
+        await gate.ArrivedAsync();
+        await client.SendRequestAsync(Cmd.Read, 0, 1);
+        await client.CutAsync();
+        await server.DisposeAsync();
+        Assert.That(async () => await replacing.Soon(), Throws.InstanceOf<OperationCanceledException>());
+    }
+
+    [Test]
+    public async Task A_client_that_leaves_meanwhile_does_not_stop_the_others_from_moving()
+    {
+        var gate = new Gate();
+        int opens = 0;
+        var hook = new HookFilter(new Hooks
+        {
+            Open = async (context, token) =>
+            {
+                if (Interlocked.Increment(ref opens) == 1)
+                {
+                    await gate.PassAsync(CancellationToken.None);
+                    throw new IOException("this client is gone");
+                }
+                await context.OpenNextAsync(token);
+            },
+        });
+        var plugin = new SwitchPlugin { Chain = NbdBackend.Compose(Bytes(1)) };
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        NextContext leaver = await chain.OpenAsync();
+        NextContext stayer = await chain.OpenAsync();
+        Task replacing = plugin.ReplaceAsync(NbdBackend.Compose(Bytes(2), hook)).AsTask();
+        await gate.ArrivedAsync();
+        // Whichever of them is being moved, it leaves before its open fails.
+        await leaver.DisposeAsync().Soon();
+        await stayer.DisposeAsync().Soon();
+        gate.Open();
+        await replacing.Soon();
+        await using NextContext later = await chain.OpenAsync();
+        Assert.That(await TestData.ReadAsync(later, 0, 1), Is.EqualTo(new byte[] { 2 }));
+    }
+
+    [Test]
     public async Task No_request_fails_or_is_lost_while_chains_are_replaced([Values(1, 2, 3)] int seed)
     {
         const int Size = 64 * 1024;

@@ -26,6 +26,7 @@ internal sealed class Ext2Tree : IDisposable
         File.CreateSymbolicLink(Root + "/dangling", "nothing");
         File.CreateSymbolicLink(Root + "/folder/up", "../big");
         File.CreateSymbolicLink(Root + "/folder/sub/chain", "../../slow");
+        File.CreateSymbolicLink(Root + "/folder/sub/top", "/folder");
         File.CreateSymbolicLink(Root + "/through", "folder/sub");
         if (many == 0)
         {
@@ -65,6 +66,7 @@ internal sealed class Ext2Tree : IDisposable
         ["/absolute"] = "/big",
         ["/folder/up"] = "/big",
         ["/folder/sub/chain"] = "/folder/sub/file",
+        ["/folder/sub/top/../../big"] = "/big",
         ["/through/file"] = "/folder/sub/file",
         ["/through/../many/../sub/./file"] = "/folder/sub/file",
         ["//folder///sub/file"] = "/folder/sub/file",

@@ -30,6 +30,10 @@ internal sealed partial class MappedFile
     public override async ValueTask ZeroAsync(
         NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
+        if ((flags & RequestFlags.FastZero) != 0)
+        {
+            await RequireOnePieceAsync(offset, length, cancellationToken).ConfigureAwait(false);
+        }
         while (length > 0)
         {
             FilePiece piece = await FindAsync(offset, length, cancellationToken).ConfigureAwait(false);
@@ -52,6 +56,25 @@ internal sealed partial class MappedFile
             {
                 await _volume.Disk.TrimAsync(piece.Place, piece.Length, flags, cancellationToken).ConfigureAwait(false);
             }
+            offset += piece.Length;
+            length -= piece.Length;
+        }
+    }
+
+    /// <summary>
+    /// Refuses a fast zero of several pieces: the layer below could refuse the second when the first is gone.
+    /// </summary>
+    private async ValueTask RequireOnePieceAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        bool found = false;
+        while (length > 0)
+        {
+            FilePiece piece = await FindAsync(offset, length, cancellationToken).ConfigureAwait(false);
+            if (piece.IsWritten && found)
+            {
+                throw new NbdException(NbdError.NotSupported, "the range is in several places, which are not zeroed fast");
+            }
+            found |= piece.IsWritten;
             offset += piece.Length;
             length -= piece.Length;
         }
