@@ -73,12 +73,18 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
 
     private async ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer, CancellationToken cancellationToken)
     {
-        if (!_enabled || (_thread is null && !threads.TryRent(out _thread)))
+        if (_thread is { } thread)
         {
-            return await socket.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
+            await thread.SwitchTo();
+            return ReceiveHere(buffer);
         }
-        await _thread.SwitchTo();
-        return ReceiveHere(buffer);
+        // A thread only for a client that sends: not for one that stopped inside a message.
+        int received = await socket.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
+        if (_enabled && received > 0 && threads.TryRent(out _thread))
+        {
+            await _thread.SwitchTo();
+        }
+        return received;
     }
 
     private void ReturnThread()

@@ -39,10 +39,10 @@ internal sealed class ReadinessPoller : IDisposable
             {
                 return null;
             }
+            var watch = new SocketWatch(this, socket, ++_lastId);
+            _watches[watch.Id] = watch;
+            return watch;
         }
-        var watch = new SocketWatch(this, socket, Interlocked.Increment(ref _lastId));
-        _watches[watch.Id] = watch;
-        return watch;
     }
 
     public void Dispose()
@@ -55,10 +55,7 @@ internal sealed class ReadinessPoller : IDisposable
             }
             _disposed = true;
         }
-        foreach (SocketWatch watch in _watches.Values)
-        {
-            watch.Close();
-        }
+        CloseWatches();
         if (_descriptor >= 0)
         {
             LinuxEpoll.Signal(_signal);
@@ -71,8 +68,10 @@ internal sealed class ReadinessPoller : IDisposable
     internal bool Arm(SocketWatch watch, int descriptor, uint events, ref bool added)
     {
         int operation = added ? LinuxEpoll.Modify : LinuxEpoll.Add;
-        added = true;
-        return LinuxEpoll.Control(_descriptor, operation, descriptor, events | LinuxEpoll.OneShot | LinuxEpoll.PeerClosed, watch.Id) == 0;
+        bool armed = LinuxEpoll.Control(
+            _descriptor, operation, descriptor, events | LinuxEpoll.OneShot | LinuxEpoll.PeerClosed, watch.Id) == 0;
+        added |= armed;
+        return armed;
     }
 
     private bool Start()
@@ -101,6 +100,8 @@ internal sealed class ReadinessPoller : IDisposable
             int count = LinuxEpoll.Wait(_descriptor, events);
             if (count < 0 && Marshal.GetLastPInvokeError() != Interrupted)
             {
+                // Cannot happen to a descriptor that is ours; if it does, nobody may wait for events that never come.
+                CloseWatches();
                 return;
             }
             for (int i = 0; i < count; i++)
@@ -116,6 +117,14 @@ internal sealed class ReadinessPoller : IDisposable
                     watch.Happened(happened);
                 }
             }
+        }
+    }
+
+    private void CloseWatches()
+    {
+        foreach (SocketWatch watch in _watches.Values)
+        {
+            watch.Close();
         }
     }
 

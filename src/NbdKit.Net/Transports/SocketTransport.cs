@@ -32,13 +32,13 @@ internal sealed class SocketTransport : Transport
             socket.NoDelay = true;
         }
         Peer = Describe(socket);
-        _watch = poller.Watch(socket);
-        if (_watch is not null)
+        if (OperatingSystem.IsLinux())
         {
             socket.ReceiveTimeout = ReceiveMilliseconds;
             socket.SendTimeout = SendMilliseconds;
             LinuxSocket.MakeBlocking(socket.SafeHandle);
         }
+        _watch = poller.Watch(socket);
     }
 
     public override NbdPeer Peer { get; }

@@ -61,9 +61,15 @@ internal sealed class SocketWatch(ReadinessPoller poller, Socket socket, long id
         lock (_lock)
         {
             ValueTask waiting = source.Begin();
-            if (_closed || !Arm(_reader.IsWaiting, _writer.IsWaiting))
+            if (_closed)
             {
                 source.Complete();
+            }
+            else if (!Arm(_reader.IsWaiting, _writer.IsWaiting))
+            {
+                source.Complete();
+                // Without a watch there is nothing to wait for, and trying again at once would only burn CPU.
+                throw new SocketException((int)SocketError.NoBufferSpaceAvailable);
             }
             return waiting;
         }
