@@ -299,7 +299,11 @@ public sealed class MisuseServerTests
                 {
                     "poor" => next.Info with
                     {
-                        CanTrim = false, CanZero = Support.None, CanFua = Support.None, CanFlush = false, CanCache = Support.None,
+                        CanTrim = false,
+                        CanZero = Support.None,
+                        CanFua = Support.None,
+                        CanFlush = false,
+                        CanCache = Support.None,
                     },
                     "slow" => next.Info with { CanFastZero = false },
                     _ => next.Info,
