@@ -22,7 +22,14 @@ internal static class Help
             NbdFilterEntry entry = catalogue.Filter(filter);
             Layer(text, "filter", entry.Name, entry.Description, entry.Parameters, null);
         }
-        if (plugin is not null)
+        // "--help cow" is clear enough, although the place of a filter is elsewhere.
+        if (plugin is not null
+            && catalogue.Filters.FirstOrDefault(f => f.Name == plugin) is { } meant
+            && !catalogue.Plugins.Any(p => p.Name == plugin))
+        {
+            Layer(text, "filter", meant.Name, meant.Description, meant.Parameters, null);
+        }
+        else if (plugin is not null)
         {
             NbdPluginEntry entry = catalogue.Plugin(plugin);
             Layer(text, "plugin", entry.Name, entry.Description, entry.Parameters, entry.MagicParameter);

@@ -52,4 +52,15 @@ public readonly record struct BlockSize
 
     /// <summary>Whether the layer said anything about block sizes.</summary>
     public bool IsKnown => Minimum != 0;
+
+    /// <summary>The same constraints for a layer that works in blocks of its own, if they allow requests of that size.</summary>
+    /// <param name="blockSize">The size of the layer's blocks.</param>
+    internal BlockSize PreferringAtLeast(int blockSize)
+    {
+        if (!IsKnown)
+        {
+            return new BlockSize(1, blockSize);
+        }
+        return blockSize > Preferred && blockSize <= Maximum ? new BlockSize(Minimum, blockSize, Maximum) : this;
+    }
 }

@@ -20,6 +20,7 @@ public sealed class ExtentList : IReadOnlyList<Extent>
 
     private readonly List<Extent> _extents = [];
     private readonly int _maximumCount;
+    private readonly ExtentStatus _mask;
     private long _next = -1;
 
     /// <summary>Creates an empty list for a window.</summary>
@@ -39,6 +40,8 @@ public sealed class ExtentList : IReadOnlyList<Extent>
         End = end;
         MetaContext = metaContext;
         _maximumCount = maximumCount;
+        // Bits that base:allocation does not define must not keep neighbours apart that are alike to every client.
+        _mask = metaContext == BaseAllocation ? ExtentStatus.Hole | ExtentStatus.Zero : (ExtentStatus)ulong.MaxValue;
     }
 
     /// <summary>First byte of the window.</summary>
@@ -91,6 +94,7 @@ public sealed class ExtentList : IReadOnlyList<Extent>
             throw new ArgumentException(
                 $"The first extent begins at {offset}, after the start of the window at {Start}.", nameof(offset));
         }
+        status &= _mask;
         _next = offset + length;
         long from = Math.Max(offset, Start);
         long to = Math.Min(_next, End);

@@ -19,6 +19,13 @@ namespace NbdKit;
 public interface INbdFilterHandle
 {
     /// <summary>
+    /// Whether the filter serves all its life with the context that is attached when it has been prepared. Then the library
+    /// need not count the calls at this layer, which makes it cheaper, and <see cref="NbdContext.SetNext"/> throws while it
+    /// serves. False by default. Read once, after prepare.
+    /// </summary>
+    bool KeepsNext => false;
+
+    /// <summary>
     /// Called once after the context was opened and the layer below is prepared: the first place where data calls on
     /// <paramref name="next"/> are allowed. An exception fails the open.
     /// </summary>

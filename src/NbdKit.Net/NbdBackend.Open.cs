@@ -44,8 +44,9 @@ public sealed partial class NbdBackend
     /// <param name="readOnly">Whether to open it read-only.</param>
     /// <param name="exportName">The export to open; "" for the default export of the layer below, unless shared.</param>
     /// <param name="owner">
-    /// The context of this layer on whose behalf it is opened, or null for a shared context: one that is tied to no connection
-    /// and may be used from any of them and from background work.
+    /// The context of this layer on whose behalf it is opened, which closes it at its own end if nobody did before, with a
+    /// warning; or null for a shared context: one that is tied to no connection and may be used from any of them and from
+    /// background work.
     /// </param>
     /// <param name="cancellationToken">Gives up.</param>
     /// <exception cref="InvalidOperationException">
@@ -65,8 +66,44 @@ public sealed partial class NbdBackend
             throw new InvalidOperationException(
                 $"{Name} was asked to open its next layer for a context of {owner.Backend.Name}; it opens only for its own.");
         }
-        return Next.OpenContextAsync(
-            readOnly, exportName, owner?.Connection, shared: owner?.IsShared ?? true, unowned: owner is null, cancellationToken);
+        return owner is null
+            ? Next.OpenContextAsync(readOnly, exportName, null, shared: true, unowned: true, isTls: false, cancellationToken)
+            : OpenOwnedAsync(Next, readOnly, exportName, owner, cancellationToken);
+    }
+
+    private static async ValueTask<NextContext> OpenOwnedAsync(
+        NbdBackend next, bool readOnly, string exportName, NbdContext owner, CancellationToken cancellationToken)
+    {
+        NextContext context = await next.OpenContextAsync(
+            readOnly, exportName, owner.Connection, owner.IsShared, unowned: false, owner.IsTls, cancellationToken)
+            .ConfigureAwait(false);
+        context.Owner = owner;
+        if (!owner.Remember(context))
+        {
+            await context.CloseAsync().ConfigureAwait(false);
+            throw new InvalidOperationException(
+                $"The context of {owner.Backend.Name} is closed: nothing can be opened for it any more.");
+        }
+        return context;
+    }
+
+    /// <summary>
+    /// Opens a shared context of the layer below on behalf of clients that are all encrypted, or of clients that are not, and
+    /// tells the layers below which: what they show to encrypted clients alone must not be shared with others.
+    /// </summary>
+    /// <param name="readOnly">Whether to open it read-only.</param>
+    /// <param name="exportName">The export to open, already resolved: "" is not replaced by a default export.</param>
+    /// <param name="isTls">Whether every client that will be served by it is encrypted.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <exception cref="InvalidOperationException">This is a plugin, or the chain is not running.</exception>
+    /// <exception cref="NbdException">The layer below refused.</exception>
+    public ValueTask<NextContext> OpenSharedNextAsync(
+        bool readOnly, string exportName, bool isTls, CancellationToken cancellationToken)
+    {
+        ArgumentNullException.ThrowIfNull(exportName);
+        return Next is null
+            ? throw new InvalidOperationException($"{Name} is a plugin: there is no layer below to open.")
+            : Next.OpenContextAsync(readOnly, exportName, null, shared: true, unowned: true, isTls, cancellationToken);
     }
 
     /// <summary>Opens the outermost layer for a client or the host; the caller prepares it.</summary>
@@ -76,7 +113,7 @@ public sealed partial class NbdBackend
         if (ThreadModel != ThreadModel.SerializeConnections)
         {
             return await OpenContextAsync(
-                readOnly, exportName, connection, shared: false, unowned: connection is null, cancellationToken)
+                readOnly, exportName, connection, shared: false, unowned: connection is null, connection?.IsTls ?? false, cancellationToken)
                 .ConfigureAwait(false);
         }
         // The place is taken here and not when the client connects: one that is slow in its handshake holds nothing.
@@ -84,7 +121,7 @@ public sealed partial class NbdBackend
         try
         {
             NextContext context = await OpenContextAsync(
-                readOnly, exportName, connection, shared: false, unowned: connection is null, cancellationToken)
+                readOnly, exportName, connection, shared: false, unowned: connection is null, connection?.IsTls ?? false, cancellationToken)
                 .ConfigureAwait(false);
             context.ConnectionGate = _oneConnection;
             return context;
@@ -102,6 +139,7 @@ public sealed partial class NbdBackend
         NbdConnection? connection,
         bool shared,
         bool unowned,
+        bool isTls,
         CancellationToken cancellationToken)
     {
         RequireRunning();
@@ -111,8 +149,8 @@ public sealed partial class NbdBackend
                 ?? throw new NbdException(NbdError.InvalidArgument, "there is no default export");
         }
         NbdOpenContext own = Filter is null
-            ? new NbdOpenContext(this, readOnly, exportName, connection, shared)
-            : new NbdContext(this, readOnly, exportName, connection, shared);
+            ? new NbdOpenContext(this, readOnly, exportName, connection, shared, isTls)
+            : new NbdContext(this, readOnly, exportName, connection, shared, isTls);
         var context = new NextContext(own, unowned);
         await context.OpenAsync(cancellationToken).ConfigureAwait(false);
         if (unowned && !Remember(context))

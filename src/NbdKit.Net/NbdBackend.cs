@@ -132,15 +132,9 @@ public sealed partial class NbdBackend : IAsyncDisposable
     public async ValueTask<string?> DefaultExportAsync(
         bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
     {
-        if (connection is not null)
+        if (connection is not null && connection.TryGetDefaultExport(this, out string? known))
         {
-            lock (connection.DefaultExports)
-            {
-                if (connection.DefaultExports.TryGetValue(this, out string? known))
-                {
-                    return known;
-                }
-            }
+            return known;
         }
         RequestGate? gate = LayerGate;
         if (gate is not null)
@@ -161,13 +155,7 @@ public sealed partial class NbdBackend : IAsyncDisposable
         {
             Protocol.WireString.Check(name, "default export name");
         }
-        if (connection is not null)
-        {
-            lock (connection.DefaultExports)
-            {
-                connection.DefaultExports[this] = name;
-            }
-        }
+        connection?.RememberDefaultExport(this, name);
         return name;
     }
 

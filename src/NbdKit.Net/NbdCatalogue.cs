@@ -26,19 +26,27 @@ public sealed class NbdCatalogue
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
+        Add(CacheFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
+        Add(Ext2Filter.Entry);
         Add(FuaFilter.Entry);
         Add(LogFilter.Entry);
+        Add(MultiConnFilter.Entry);
         Add(NoextentsFilter.Entry);
         Add(NofilterFilter.Entry);
         Add(NoparallelFilter.Entry);
         Add(NozeroFilter.Entry);
         Add(OffsetFilter.Entry);
+        Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
+        Add(PauseFilter.Entry);
+        Add(RateFilter.Entry);
+        Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
+        Add(ScanFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

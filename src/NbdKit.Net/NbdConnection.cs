@@ -7,6 +7,10 @@ public sealed class NbdConnection
     private readonly Action<bool> _disconnect;
     private readonly Action _shutdownServer;
 
+    // A list, for the few layers of a chain: thousands of idle connections keep theirs.
+    private DefaultExport? _defaultExports;
+    private HashSet<NbdBackend>? _preconnected;
+
     internal NbdConnection(
         long id, NbdPeer peer, CancellationToken aborted, Action<bool> disconnect, Action shutdownServer)
     {
@@ -35,11 +39,8 @@ public sealed class NbdConnection
     /// <summary>Fires when the client is gone, is cut off, or the server stops hard.</summary>
     public CancellationToken Aborted { get; }
 
-    /// <summary>The default export of each layer, asked once per connection; forgotten when TLS starts.</summary>
-    internal Dictionary<NbdBackend, string?> DefaultExports { get; } = [];
-
     /// <summary>The chains inside plugins that were asked whether this client may connect, and did not refuse.</summary>
-    internal HashSet<NbdBackend> Preconnected { get; } = [];
+    internal HashSet<NbdBackend> Preconnected => LazyInitializer.EnsureInitialized(ref _preconnected, () => []);
 
     /// <summary>Ends this connection (nbdkit's <c>nbdkit_disconnect</c>).</summary>
     /// <param name="force">
@@ -50,4 +51,31 @@ public sealed class NbdConnection
 
     /// <summary>Asks the server to stop in order, without waiting for it (nbdkit's <c>nbdkit_shutdown</c>).</summary>
     public void ShutdownServer() => _shutdownServer();
+
+    /// <summary>The default export of a layer, which is asked for once per connection.</summary>
+    internal bool TryGetDefaultExport(NbdBackend layer, out string? name)
+    {
+        name = null;
+        for (DefaultExport? known = Volatile.Read(ref _defaultExports); known is not null; known = known.Next)
+        {
+            if (known.Layer == layer)
+            {
+                name = known.Name;
+                return true;
+            }
+        }
+        return false;
+    }
+
+    internal void RememberDefaultExport(NbdBackend layer, string? name)
+    {
+        DefaultExport? rest;
+        do
+        {
+            rest = Volatile.Read(ref _defaultExports);
+        }
+        while (Interlocked.CompareExchange(ref _defaultExports, new DefaultExport(layer, name, rest), rest) != rest);
+    }
+
+    private sealed record DefaultExport(NbdBackend Layer, string? Name, DefaultExport? Next);
 }

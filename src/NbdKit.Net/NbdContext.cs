@@ -10,13 +10,19 @@ public sealed class NbdContext : NbdOpenContext
     private NextContext? _next;
     private bool _isPrepared;
     private bool _isClosing;
+    private bool _keepsNext;
+
+    private bool _isClosed;
 
     // Replaced contexts on their way to being closed.
     private List<Task>? _leaving;
 
+    // What was opened for this context and is not closed yet.
+    private List<NextContext>? _opened;
+
     internal NbdContext(
-        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared)
-        : base(backend, readOnly, exportName, connection, shared)
+        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared, bool isTls)
+        : base(backend, readOnly, exportName, connection, shared, isTls)
     {
     }
 
@@ -87,19 +93,25 @@ public sealed class NbdContext : NbdOpenContext
     /// the filter's to finalize and close, at the latest in <see cref="INbdFilter.CleanupAsync"/>.
     /// </param>
     /// <returns>
-    /// What was attached before, or null. It is the filter's from now on: finalize and close it, or dispose of it. Calls
-    /// that began on it finish on it; its <see cref="NextContext.FinalizeAsync"/> waits for the last of them. A call that may
-    /// have begun on it must not wait for that itself: it uses <see cref="CloseWhenIdle"/>.
+    /// What was attached before, or null. It is the filter's from now on: finalize and close it, or dispose of it; what is
+    /// forgotten is closed with the context that it was opened for, with a warning. Calls that began on it finish on it; its
+    /// <see cref="NextContext.FinalizeAsync"/> waits for the last of them. A call that may have begun on it must not wait for
+    /// that itself: it uses <see cref="CloseWhenIdle"/>.
     /// </returns>
     /// <exception cref="InvalidOperationException">
     /// The context belongs to another layer, is attached already, is finalized or closed, was not prepared although this
-    /// layer is, or this context is closing.
+    /// layer is, or this context is closing; or the filter serves and said that it keeps its next.
     /// </exception>
     public NextContext? SetNext(NextContext? next)
     {
         NextContext? old;
         lock (_lock)
         {
+            if (_keepsNext && !_isClosing)
+            {
+                throw new InvalidOperationException(
+                    $"The filter {Backend.Name} said that it keeps its next; it cannot attach or detach one while it serves.");
+            }
             if (next is not null)
             {
                 if (_isClosing)
@@ -144,12 +156,52 @@ public sealed class NbdContext : NbdOpenContext
         }
     }
 
+    /// <summary>Called when this layer serves and its filter said that it keeps its next.</summary>
+    internal void KeepNext()
+    {
+        lock (_lock)
+        {
+            _keepsNext = true;
+        }
+    }
+
     /// <summary>Called when this layer's context is closing: nothing may be attached any more.</summary>
     internal void BeginClosing()
     {
         lock (_lock)
         {
             _isClosing = true;
+        }
+    }
+
+    /// <summary>Notes what was opened for this context; refused once it is closed.</summary>
+    internal bool Remember(NextContext context)
+    {
+        lock (_lock)
+        {
+            if (!_isClosed)
+            {
+                (_opened ??= []).Add(context);
+            }
+            return !_isClosed;
+        }
+    }
+
+    internal void Forget(NextContext context)
+    {
+        lock (_lock)
+        {
+            _opened?.Remove(context);
+        }
+    }
+
+    /// <summary>What the filter opened for this context and has neither closed nor attached, at the end of this context.</summary>
+    internal NextContext[] TakeForgotten()
+    {
+        lock (_lock)
+        {
+            _isClosed = true;
+            return _opened is null ? [] : [.. _opened.Where(context => !context.IsHeldByAContext)];
         }
     }
 

@@ -130,6 +130,11 @@ public sealed record NbdExportInfo
     internal NbdExportInfo Gated(bool readOnly)
     {
         bool canWrite = CanWrite && !readOnly;
+        if (canWrite && _canZero is not (null or Support.None) && _canFua is not null && _canFastZero is not null)
+        {
+            // Definite already: thousands of contexts can share one answer.
+            return this;
+        }
         Support canZero = canWrite ? CanZero : Support.None;
         return this with
         {

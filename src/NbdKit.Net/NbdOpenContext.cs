@@ -4,13 +4,14 @@ namespace NbdKit;
 public class NbdOpenContext
 {
     internal NbdOpenContext(
-        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared)
+        NbdBackend backend, bool readOnly, string exportName, NbdConnection? connection, bool shared, bool isTls)
     {
         Backend = backend;
         ReadOnly = readOnly;
         ExportName = exportName;
         Connection = connection;
         IsShared = shared;
+        IsTls = isTls;
     }
 
     /// <summary>The layer's place in the chain, stable from start to cleanup.</summary>
@@ -30,6 +31,9 @@ public class NbdOpenContext
     /// </summary>
     public bool IsShared { get; }
 
-    /// <summary>Whether the client's connection is encrypted; false for shared contexts.</summary>
-    public bool IsTls => Connection?.IsTls ?? false;
+    /// <summary>
+    /// Whether the client's connection is encrypted. Of a shared context, what its opener said
+    /// (<see cref="NbdBackend.OpenSharedNextAsync"/>), else false.
+    /// </summary>
+    public bool IsTls { get; }
 }

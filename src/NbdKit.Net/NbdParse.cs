@@ -24,6 +24,7 @@ public static class NbdParse
     {
         ArgumentNullException.ThrowIfNull(text);
         string number = text.Trim();
+        number = number.StartsWith('+') ? number[1..] : number;
         bool hexadecimal = number.StartsWith("0x", StringComparison.OrdinalIgnoreCase);
         BigInteger scale = BigInteger.One;
         if (number.Length > 0)

@@ -22,6 +22,8 @@ public sealed class NbdServer : IAsyncDisposable
     private readonly SemaphoreSlim _lifecycle = new(1, 1);
     private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Lock _stopLock = new();
+    private readonly CancellationTokenSource _stopRequested = new();
+    private readonly CancellationTokenSource _hurry = new();
     private IReadOnlyList<Listener> _listeners = [];
     private ITimer? _watch;
     private Task? _stopping;
@@ -57,44 +59,23 @@ public sealed class NbdServer : IAsyncDisposable
     /// <exception cref="ObjectDisposedException">The server has stopped, or its chain has ended.</exception>
     public async ValueTask StartAsync(CancellationToken cancellationToken = default)
     {
-        await _lifecycle.WaitAsync(cancellationToken).ConfigureAwait(false);
+        ObjectDisposedException.ThrowIf(_stopping is not null, this);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken, _stopRequested.Token);
         try
         {
-            ObjectDisposedException.ThrowIf(_stopping is not null, this);
-            if (_started)
-            {
-                return;
-            }
-            await _backend.AcquireAsync(_core.Options.LoggerFactory, host: false, cancellationToken).ConfigureAwait(false);
-            var listeners = new List<Listener>();
+            await _lifecycle.WaitAsync(either.Token).ConfigureAwait(false);
             try
             {
-                foreach (EndPoint endPoint in _core.Options.EndPoints)
-                {
-                    listeners.Add(Listener.Bind(_core, endPoint));
-                }
+                await StartCoreAsync(either.Token).ConfigureAwait(false);
             }
-            catch
+            finally
             {
-                foreach (Listener listener in listeners)
-                {
-                    await listener.DisposeAsync().ConfigureAwait(false);
-                }
-                await _backend.ReleaseAsync(host: false, CancellationToken.None).ConfigureAwait(false);
-                throw;
-            }
-            _listeners = listeners;
-            _watch = _core.TimeProvider.CreateTimer(
-                state => ((ServerCore)state!).CheckTime(), _core, WatchInterval, WatchInterval);
-            _started = true;
-            foreach (Listener listener in listeners)
-            {
-                listener.Start();
+                _lifecycle.Release();
             }
         }
-        finally
+        catch (OperationCanceledException) when (_stopRequested.IsCancellationRequested && !cancellationToken.IsCancellationRequested)
         {
-            _lifecycle.Release();
+            throw new ObjectDisposedException(GetType().FullName);
         }
     }
 
@@ -124,13 +105,21 @@ public sealed class NbdServer : IAsyncDisposable
     /// <see cref="NbdServerOptions.StopTimeout"/>, then cuts what is left and ends the chain if nobody else uses it. A second
     /// call waits for the first.
     /// </summary>
-    /// <param name="cancellationToken">Cuts what is left at once.</param>
-    public Task StopAsync(CancellationToken cancellationToken = default)
+    /// <remarks>
+    /// Layers get their tokens fired when their time is over, and half a second more. A layer that does not heed that is left
+    /// behind: the stop ends without it, and the chain ends when it comes back.
+    /// </remarks>
+    /// <param name="cancellationToken">Cuts what is left at once; also for a stop that another call began.</param>
+    public async Task StopAsync(CancellationToken cancellationToken = default)
     {
+        Task stopping;
         lock (_stopLock)
         {
-            return _stopping ??= Task.Run(() => StopCoreAsync(cancellationToken), CancellationToken.None);
+            stopping = _stopping ??= Task.Run(StopCoreAsync, CancellationToken.None);
         }
+        using CancellationTokenRegistration hurry = cancellationToken.UnsafeRegister(
+            state => ((CancellationTokenSource)state!).Cancel(), _hurry);
+        await stopping.ConfigureAwait(false);
     }
 
     /// <summary>Stops the server and waits for everything of it to end.</summary>
@@ -151,30 +140,120 @@ public sealed class NbdServer : IAsyncDisposable
         return await Task.Run(() => _core.ServeAsync(transport, cancellationToken), CancellationToken.None).ConfigureAwait(false);
     }
 
-    private async Task StopCoreAsync(CancellationToken cancellationToken)
+    private async Task StartCoreAsync(CancellationToken cancellationToken)
     {
-        await _lifecycle.WaitAsync(CancellationToken.None).ConfigureAwait(false);
+        if (_started)
+        {
+            return;
+        }
+        await _backend.AcquireAsync(_core.Options.LoggerFactory, host: false, cancellationToken).ConfigureAwait(false);
+        var listeners = new List<Listener>();
         try
         {
-            foreach (Listener listener in _listeners)
+            // A layer that took its time may have outlasted the stop, which did not wait for it.
+            ObjectDisposedException.ThrowIf(_stopping is not null, this);
+            foreach (EndPoint endPoint in _core.Options.EndPoints)
+            {
+                listeners.Add(Listener.Bind(_core, endPoint));
+            }
+        }
+        catch
+        {
+            foreach (Listener listener in listeners)
             {
                 await listener.DisposeAsync().ConfigureAwait(false);
             }
-            await _core.StopAsync(cancellationToken).ConfigureAwait(false);
-            if (_watch is not null)
+            await _backend.ReleaseAsync(host: false, cancellationToken).ConfigureAwait(false);
+            throw;
+        }
+        _listeners = listeners;
+        _watch = _core.TimeProvider.CreateTimer(
+            state => ((ServerCore)state!).CheckTime(), _core, WatchInterval, WatchInterval);
+        _started = true;
+        foreach (Listener listener in listeners)
+        {
+            listener.Start();
+        }
+    }
+
+    private async Task StopCoreAsync()
+    {
+        try
+        {
+            await _core.Cancel(_stopRequested).ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+            Task entering = _lifecycle.WaitAsync(CancellationToken.None);
+            if (!await EndsInTimeAsync(entering, _hurry).ConfigureAwait(false))
             {
-                await _watch.DisposeAsync().ConfigureAwait(false);
+                Log.LayersAbandoned(_core.Logger, "start");
+                _ = LeaveLaterAsync(entering);
+                return;
             }
-            _core.Dispose();
-            if (_started)
+            try
             {
-                await _backend.ReleaseAsync(host: false, _core.Cut).ConfigureAwait(false);
+                await StopServingAsync().ConfigureAwait(false);
+            }
+            finally
+            {
+                _lifecycle.Release();
             }
         }
         finally
         {
-            _lifecycle.Release();
             _stopped.TrySetResult();
         }
+    }
+
+    private async Task StopServingAsync()
+    {
+        foreach (Listener listener in _listeners)
+        {
+            await listener.DisposeAsync().ConfigureAwait(false);
+        }
+        bool drained = await _core.StopAsync(_hurry.Token).ConfigureAwait(false);
+        if (_watch is not null)
+        {
+            await _watch.DisposeAsync().ConfigureAwait(false);
+        }
+        if (!_started)
+        {
+            return;
+        }
+        var quick = new CancellationTokenSource();
+        if (_core.Cut.IsCancellationRequested)
+        {
+            // The time of the stop is used up already.
+            await quick.CancelAsync().ConfigureAwait(false);
+        }
+        Task ending = EndChainAsync(quick);
+        if (drained && !await EndsInTimeAsync(ending, quick).ConfigureAwait(false))
+        {
+            Log.LayersAbandoned(_core.Logger, "end");
+        }
+    }
+
+    /// <summary>Ends the server's use of the chain, when nothing of it uses the chain any more.</summary>
+    private async Task EndChainAsync(CancellationTokenSource quick)
+    {
+        await _core.Drained.ConfigureAwait(false);
+        _core.Dispose();
+        await _backend.ReleaseAsync(host: false, quick.Token).ConfigureAwait(false);
+    }
+
+    /// <summary>Whether a task ends in the time that a stop may take, or shortly after it was told that it has to.</summary>
+    private async Task<bool> EndsInTimeAsync(Task task, CancellationTokenSource quick)
+    {
+        if (!quick.IsCancellationRequested
+            && await _core.WaitAsync(task, _core.Options.StopTimeout, _hurry.Token).ConfigureAwait(false))
+        {
+            return true;
+        }
+        _ = _core.Cancel(quick);
+        return await _core.WaitAsync(task, ServerCore.LastMoment, CancellationToken.None).ConfigureAwait(false);
+    }
+
+    private async Task LeaveLaterAsync(Task entering)
+    {
+        await entering.ConfigureAwait(false);
+        _lifecycle.Release();
     }
 }

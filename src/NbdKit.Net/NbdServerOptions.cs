@@ -36,8 +36,8 @@ public sealed record NbdServerOptions
     public bool OfferList { get; init; } = true;
 
     /// <summary>
-    /// Time from the first byte to the end of the handshake; then the client is cut off. 10 seconds by default, as in QEMU;
-    /// <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
+    /// Time from the first byte to the end of the handshake, without what opening exports takes; then the client is cut off. 10
+    /// seconds by default, as in QEMU; <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
     /// </summary>
     public TimeSpan HandshakeTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(10);
 
@@ -50,7 +50,10 @@ public sealed record NbdServerOptions
     /// </summary>
     public TimeSpan StallTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(60);
 
-    /// <summary>Time that requests in flight get to finish when the server stops. 5 seconds by default.</summary>
+    /// <summary>
+    /// Time that requests in flight get to finish when the server stops, and after them the layers to clean up; also what they
+    /// get when their client vanished. 5 seconds by default.
+    /// </summary>
     public TimeSpan StopTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(5);
 
     /// <summary>The number of clients at a time; more are closed at once. 100 by default, as in QEMU.</summary>

@@ -10,6 +10,13 @@ public sealed partial class NextContext
     private int _calls;
     private TaskCompletionSource? _idle;
 
+    // For a filter that keeps its next: the context below. Whoever called this one holds both.
+    private NextContext? _keptNext;
+
+    // Where reads and writes may go at once, around layers that leave them alone.
+    private NextContext? _readVia;
+    private NextContext? _writeVia;
+
     /// <summary>Waits until no call is in flight on this context. Meant for a context that <c>SetNext</c> gave back.</summary>
     /// <param name="cancellationToken">Gives up waiting.</param>
     public async ValueTask WaitForCallsAsync(CancellationToken cancellationToken)
@@ -54,6 +61,26 @@ public sealed partial class NextContext
     {
         var idle = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         return Interlocked.CompareExchange(ref _idle, idle, null) ?? idle;
+    }
+
+    /// <summary>Whether a call needs neither a gate nor to be counted here.</summary>
+    private bool IsDirect => !CountsCalls && _gate is null && _state == ContextState.Prepared;
+
+    /// <summary>Called once this layer was prepared: finds the shortest way that calls may take.</summary>
+    private void FindShortcuts()
+    {
+        if (_filter is not { KeepsNext: true })
+        {
+            return;
+        }
+        _filterContext!.KeepNext();
+        NextContext next = _filterContext.Next ?? Detached;
+        _keptNext = next;
+        if (_filter is ITransparentFilter transparent && next.IsAttached)
+        {
+            _readVia = transparent.LeavesAlone(LayerOperation.Read) ? next._readVia ?? next : null;
+            _writeVia = transparent.LeavesAlone(LayerOperation.Write) ? next._writeVia ?? next : null;
+        }
     }
 
     private ValueTask Run(in LayerCall call, CancellationToken cancellationToken)
@@ -113,6 +140,10 @@ public sealed partial class NextContext
         if (_plugin is not null)
         {
             return call.Invoke(_plugin, cancellationToken);
+        }
+        if (_keptNext is { } kept)
+        {
+            return call.Invoke(_filter!, kept, cancellationToken);
         }
         NextContext next = _filterContext!.EnterNext();
         ValueTask pending;

@@ -15,6 +15,22 @@ public sealed partial class NextContext
     /// <exception cref="NbdException">The layer failed.</exception>
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
+        if (IsDirect)
+        {
+            if (_readVia is not null)
+            {
+                return _readVia.ReadAsync(buffer, offset, cancellationToken);
+            }
+            CheckRange(offset, buffer.Length);
+            if (_plugin is not null)
+            {
+                return _plugin.ReadAsync(buffer, offset, cancellationToken);
+            }
+            if (_keptNext is not null)
+            {
+                return _filter!.ReadAsync(_keptNext, buffer, offset, cancellationToken);
+            }
+        }
         CheckRange(offset, buffer.Length);
         return Run(LayerCall.Read(buffer, offset), cancellationToken);
     }
@@ -32,9 +48,24 @@ public sealed partial class NextContext
     public ValueTask WriteAsync(
         ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
     {
+        if (IsDirect && _writeVia is not null)
+        {
+            return _writeVia.WriteAsync(data, offset, flags, cancellationToken);
+        }
         CheckRange(offset, data.Length);
         Require(_info!.CanWrite, "write");
         CheckFlags(flags, RequestFlags.Fua);
+        if (IsDirect && flags == RequestFlags.None)
+        {
+            if (_plugin is not null)
+            {
+                return _plugin.WriteAsync(data, offset, flags, cancellationToken);
+            }
+            if (_keptNext is not null)
+            {
+                return _filter!.WriteAsync(_keptNext, data, offset, flags, cancellationToken);
+            }
+        }
         return flags == RequestFlags.None || _info.CanFua == Support.Native
             ? Run(LayerCall.Write(data, offset, flags), cancellationToken)
             : RunAndFlushAsync(LayerCall.Write(data, offset, flags & ~RequestFlags.Fua), cancellationToken);

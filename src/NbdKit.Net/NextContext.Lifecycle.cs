@@ -1,5 +1,6 @@
 using System.Runtime.ExceptionServices;
 using NbdKit.Layers;
+using NbdKit.Server;
 
 namespace NbdKit;
 
@@ -12,7 +13,17 @@ public sealed partial class NextContext
     private Task? _finalizing;
     private Task? _closing;
     private bool _filterPrepared;
-    private bool _attached;
+
+    internal bool IsHeldByAContext
+    {
+        get
+        {
+            lock (_stateLock)
+            {
+                return _attached;
+            }
+        }
+    }
 
     internal async ValueTask OpenAsync(CancellationToken cancellationToken)
     {
@@ -120,6 +131,7 @@ public sealed partial class NextContext
                 : await _filter!.GetInfoAsync(next, cancellationToken).ConfigureAwait(false);
             _info = info?.Gated(ReadOnly)
                 ?? throw new InvalidOperationException($"{Backend.Name} returned null from GetInfoAsync.");
+            FindShortcuts();
         }
         finally
         {
@@ -304,6 +316,7 @@ public sealed partial class NextContext
         }
         await CloseNextAsync().ConfigureAwait(false);
         Backend.Forget(this);
+        Owner?.Forget(this);
         ConnectionGate?.Exit();
     }
 
@@ -319,47 +332,10 @@ public sealed partial class NextContext
             await next.CloseCore(byOwner: false).ConfigureAwait(false);
         }
         await _filterContext.WaitForLeavingAsync().ConfigureAwait(false);
-    }
-
-    internal void Attach(bool mustBePrepared)
-    {
-        lock (_stateLock)
+        foreach (NextContext forgotten in _filterContext.TakeForgotten())
         {
-            if (_attached && !IsUnowned)
-            {
-                throw new InvalidOperationException(
-                    $"The context of {Backend.Name} is attached elsewhere; only a shared one can serve several.");
-            }
-            if (_closing is not null || _state is not (ContextState.Open or ContextState.Preparing or ContextState.Prepared))
-            {
-                throw new InvalidOperationException($"The context of {Backend.Name} {StateText}: it cannot be attached.");
-            }
-            if (mustBePrepared && _state != ContextState.Prepared)
-            {
-                throw new InvalidOperationException(
-                    $"The context of {Backend.Name} must be prepared before it is attached to a layer that is.");
-            }
-            _attached = true;
-            // What is attached while calls run may be used by calls that did not begin on it.
-            CountsCalls = IsUnowned || mustBePrepared;
-        }
-    }
-
-    internal void Detach()
-    {
-        lock (_stateLock)
-        {
-            _attached = false;
-            CountsCalls = true;
-        }
-    }
-
-    private void RequireDetached(bool byOwner, string verb)
-    {
-        if (byOwner && _attached && !IsUnowned)
-        {
-            throw new InvalidOperationException(
-                $"The context of {Backend.Name} is attached: the library {verb} it. Detach it first.");
+            Log.ContextForgotten(Backend.Logger, Backend.Name, forgotten.Backend.Name);
+            await forgotten.CloseCore(byOwner: false).ConfigureAwait(false);
         }
     }
 }

@@ -84,6 +84,9 @@ public sealed partial class NextContext : IAsyncDisposable
     /// </summary>
     internal bool CountsCalls { get; set; }
 
+    /// <summary>The context of the layer above that it was opened for, or null.</summary>
+    internal NbdContext? Owner { get; set; }
+
     /// <summary>Set for a context that holds the only place of a chain that takes one connection at a time.</summary>
     internal RequestGate? ConnectionGate { get; set; }
 

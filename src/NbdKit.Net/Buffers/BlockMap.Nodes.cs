@@ -12,13 +12,19 @@ internal sealed partial class BlockMap
     {
         private static readonly Uniform Stored = new(BlockState.Stored);
         private static readonly Uniform Trimmed = new(BlockState.Trimmed);
+        private static readonly Uniform Changed = new(BlockState.Changed);
 
         private Uniform(BlockState state) => State = state;
 
         public BlockState State { get; }
 
-        public static Uniform? Of(BlockState state)
-            => state == BlockState.Stored ? Stored : state == BlockState.Trimmed ? Trimmed : null;
+        public static Uniform? Of(BlockState state) => state switch
+        {
+            BlockState.Stored => Stored,
+            BlockState.Trimmed => Trimmed,
+            BlockState.Changed => Changed,
+            _ => null,
+        };
     }
 
     private sealed class Inner : Node

@@ -11,4 +11,7 @@ internal enum BlockState : byte
 
     /// <summary>Nowhere: it reads as zeroes.</summary>
     Trimmed = 2,
+
+    /// <summary>In the store, and to be written to the layer below: what a cache holds back.</summary>
+    Changed = 3,
 }

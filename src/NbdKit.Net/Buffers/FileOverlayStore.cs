@@ -28,6 +28,14 @@ internal sealed class FileOverlayStore : IOverlayStore
     /// <param name="directory">Where its file will be.</param>
     public FileOverlayStore(string directory) => _directory = directory;
 
+    /// <summary>
+    /// The environment variable <c>TMPDIR</c>, or else <c>/var/tmp</c>; on Windows the user's temporary directory.
+    /// </summary>
+    public static string DefaultDirectory
+        => OperatingSystem.IsWindows()
+            ? Path.GetTempPath()
+            : Environment.GetEnvironmentVariable("TMPDIR") is { Length: > 0 } directory ? directory : "/var/tmp";
+
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
         long inSegment = offset & (SegmentSize - 1);

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 
 namespace NbdKit.Buffers;
 
@@ -68,7 +69,7 @@ internal sealed partial class SparseArray
             }
             else
             {
-                page.AsSpan(within, count).CopyTo(buffer);
+                Within(page, within, count).CopyTo(buffer);
             }
             buffer = buffer[count..];
             offset += count;
@@ -92,7 +93,7 @@ internal sealed partial class SparseArray
             }
             else
             {
-                data[..count].CopyTo(page.AsSpan(within));
+                data[..count].CopyTo(Within(page, within, count));
             }
             data = data[count..];
             offset += count;
@@ -110,10 +111,19 @@ internal sealed partial class SparseArray
             {
                 return null;
             }
-            directory = (Slot[])child;
+            directory = Unsafe.As<Slot[]>(child);
         }
-        return (byte[]?)Volatile.Read(ref directory[(int)page & DirectoryMask].Value);
+        return Unsafe.As<byte[]>(Volatile.Read(ref directory[(int)page & DirectoryMask].Value));
     }
+
+    /// <summary>
+    /// Part of a page, which the caller knows to be inside. Neither here nor in <see cref="Find"/> is the array's own header
+    /// looked at, for its type or its length: on a large disk that is a cache miss of its own with every request, as dear as
+    /// the one for the data.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Span<byte> Within(byte[] page, int within, int count)
+        => MemoryMarshal.CreateSpan(ref Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(page), within), count);
 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private void Install(long number, int within, ReadOnlySpan<byte> data)

@@ -130,4 +130,6 @@ internal sealed partial class BlockSizeHandle : INbdFilterHandle
 
     // Never overflows where it is used: the size of the export is a multiple of the block.
     private long RoundUp(long value) => (value + (_block - 1)) & -_block;
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

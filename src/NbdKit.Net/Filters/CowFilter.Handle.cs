@@ -18,7 +18,7 @@ public sealed partial class CowFilter
         public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
             => new(next.Info with
             {
-                BlockSize = Raised(next.Info.BlockSize, Overlay.BlockSize),
+                BlockSize = next.Info.BlockSize.PreferringAtLeast(Overlay.BlockSize),
                 CanWrite = true,
                 CanFlush = true,
                 CanTrim = true,
@@ -68,17 +68,6 @@ public sealed partial class CowFilter
                 filter.Release(context, overlay);
             }
             return default;
-        }
-
-        private static BlockSize Raised(BlockSize below, int blockSize)
-        {
-            if (below.Preferred == 0)
-            {
-                return new BlockSize(1, blockSize);
-            }
-            return blockSize > below.Preferred && blockSize <= below.Maximum
-                ? new BlockSize(below.Minimum, blockSize, below.Maximum)
-                : below;
         }
     }
 }

@@ -185,10 +185,7 @@ public sealed partial class CowFilter : INbdFilter
         }
     }
 
-    private string TemporaryDirectory()
-        => Directory ?? (OperatingSystem.IsWindows()
-            ? Path.GetTempPath()
-            : Environment.GetEnvironmentVariable("TMPDIR") is { Length: > 0 } directory ? directory : "/var/tmp");
+    private string TemporaryDirectory() => Directory ?? FileOverlayStore.DefaultDirectory;
 
     private static CowFilter Create(NbdParameters parameters)
     {

@@ -158,7 +158,7 @@ internal sealed partial class CowOverlay
                     if (_map.Run(at, piece, out long to) == BlockState.Below)
                     {
                         Memory<byte> copy = buffer.AsMemory(0, (int)(EndOf(to - 1) - StartOf(at)));
-                        await ReadBelowAsync(next, copy, StartOf(at), cancellationToken).ConfigureAwait(false);
+                        await next.ReadInPiecesAsync(copy, StartOf(at), cancellationToken).ConfigureAwait(false);
                         await _store.WriteAsync(copy, StartOf(at), cancellationToken).ConfigureAwait(false);
                         _map.Set(at, to, BlockState.Stored);
                     }
@@ -169,21 +169,6 @@ internal sealed partial class CowOverlay
         finally
         {
             ArrayPool<byte>.Shared.Return(buffer);
-        }
-    }
-
-    /// <summary>Reads whole blocks below, in pieces that the layer there takes.</summary>
-    private static async ValueTask ReadBelowAsync(
-        NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
-    {
-        long maximum = next.Info.BlockSize.Maximum;
-        int most = maximum is > 0 and < int.MaxValue ? (int)maximum : int.MaxValue;
-        while (buffer.Length > 0)
-        {
-            int count = Math.Min(buffer.Length, most);
-            await next.ReadAsync(buffer[..count], offset, cancellationToken).ConfigureAwait(false);
-            buffer = buffer[count..];
-            offset += count;
         }
     }
 

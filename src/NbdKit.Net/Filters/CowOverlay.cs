@@ -119,7 +119,7 @@ internal sealed partial class CowOverlay : IDisposable
             }
             else
             {
-                await ReadBelowAsync(next, whole, start, cancellationToken).ConfigureAwait(false);
+                await next.ReadInPiecesAsync(whole, start, cancellationToken).ConfigureAwait(false);
             }
             data.CopyTo(whole[(int)(offset - start)..]);
             await _store.WriteAsync(whole, start, cancellationToken).ConfigureAwait(false);

@@ -7,9 +7,21 @@ namespace NbdKit.Filters;
 /// <remarks>
 /// Flushes are never delayed. A request whose client goes away while it waits fails with
 /// <see cref="NbdError.Shutdown"/> and never reaches the layer below. A delay of zero costs nothing.
+/// The delays may be changed at any time and from any thread, also while the filter serves: what begins afterwards waits the
+/// new time, what waits already is not changed.
 /// </remarks>
 public sealed class DelayFilter : INbdFilter, INbdFilterHandle
 {
+    // In ticks, which can be changed while other threads read them.
+    private long _read;
+    private long _write;
+    private long _zero;
+    private long _trim;
+    private long _extents;
+    private long _cache;
+    private long _open;
+    private long _close;
+
     // The longest that a timer of .NET can wait.
     private static readonly TimeSpan Longest = TimeSpan.FromMilliseconds(uint.MaxValue - 1);
 
@@ -34,38 +46,70 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
 
     /// <summary>How long each read waits, up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Read { get; init => field = Checked(value); }
+    public TimeSpan Read
+    {
+        get => Get(ref _read);
+        set => Set(ref _read, value);
+    }
 
     /// <summary>How long each write waits, up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Write { get; init => field = Checked(value); }
+    public TimeSpan Write
+    {
+        get => Get(ref _write);
+        set => Set(ref _write, value);
+    }
 
     /// <summary>How long each zero waits, up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Zero { get; init => field = Checked(value); }
+    public TimeSpan Zero
+    {
+        get => Get(ref _zero);
+        set => Set(ref _zero, value);
+    }
 
     /// <summary>How long each trim waits, up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Trim { get; init => field = Checked(value); }
+    public TimeSpan Trim
+    {
+        get => Get(ref _trim);
+        set => Set(ref _trim, value);
+    }
 
     /// <summary>How long each question about extents waits, up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Extents { get; init => field = Checked(value); }
+    public TimeSpan Extents
+    {
+        get => Get(ref _extents);
+        set => Set(ref _extents, value);
+    }
 
     /// <summary>How long each prefetch waits, up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Cache { get; init => field = Checked(value); }
+    public TimeSpan Cache
+    {
+        get => Get(ref _cache);
+        set => Set(ref _cache, value);
+    }
 
     /// <summary>How long it takes to open an export, before the layer below is opened; up to 49 days. Zero by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Open { get; init => field = Checked(value); }
+    public TimeSpan Open
+    {
+        get => Get(ref _open);
+        set => Set(ref _open, value);
+    }
 
     /// <summary>
     /// How long it takes to close an export after its last request, before the layer below is finalized; up to 49 days. Zero
     /// by default.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan Close { get; init => field = Checked(value); }
+    public TimeSpan Close
+    {
+        get => Get(ref _close);
+        set => Set(ref _close, value);
+    }
 
     /// <summary>
     /// Whether fast zeroes wait like all zeroes. If false, and zeroes are delayed at all, fast zeroes are refused at once.
@@ -98,14 +142,14 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
     {
         // What would be emulated above this layer would be delayed as the reads and writes that it is made of: have it come
-        // through here as what it is, and be emulated below.
+        // through here as what it is, and be emulated below. Also without a delay: there may be one later.
         NbdExportInfo info = next.Info;
         return new(info with
         {
-            CanZero = info.CanZero == Support.Emulate && Zero > TimeSpan.Zero ? Support.Native : info.CanZero,
-            CanFastZero = info.CanFastZero || (RefusesFastZero && info.CanZero != Support.None),
-            CanCache = info.CanCache == Support.Emulate && Cache > TimeSpan.Zero ? Support.Native : info.CanCache,
-            CanExtents = info.CanExtents || Extents > TimeSpan.Zero,
+            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanFastZero = info.CanFastZero || (!DelayFastZero && info.CanZero != Support.None),
+            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+            CanExtents = true,
         });
     }
 
@@ -133,9 +177,9 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
     public ValueTask ZeroAsync(
         NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
-        if ((flags & RequestFlags.FastZero) != 0 && RefusesFastZero)
+        if ((flags & RequestFlags.FastZero) != 0 && (RefusesFastZero || !next.Info.CanFastZero))
         {
-            throw new NbdException(NbdError.NotSupported, "zeroes are delayed: none is fast");
+            throw new NbdException(NbdError.NotSupported, "zeroes are delayed, or not fast below: none is fast");
         }
         return Zero == TimeSpan.Zero
             ? next.ZeroAsync(offset, length, flags, cancellationToken)
@@ -236,11 +280,13 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
         }
     }
 
-    private static TimeSpan Checked(TimeSpan value)
+    private static TimeSpan Get(ref long ticks) => TimeSpan.FromTicks(Volatile.Read(ref ticks));
+
+    private static void Set(ref long ticks, TimeSpan value)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(value, TimeSpan.Zero);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(value, Longest);
-        return value;
+        Volatile.Write(ref ticks, value.Ticks);
     }
 
     private static DelayFilter Create(NbdParameters parameters)
@@ -259,4 +305,6 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
             DelayFastZero = parameters.Boolean("delay-fast-zero") ?? true,
         };
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

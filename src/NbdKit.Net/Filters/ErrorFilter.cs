@@ -4,31 +4,38 @@ namespace NbdKit.Filters;
 /// Makes requests fail, at random or as a function decides, to test what clients do about it. A request that fails does not
 /// reach the layer below. Corresponds to nbdkit-error-filter(1).
 /// </summary>
-/// <remarks>Opening, flushing and closing never fail here. Without any rule the filter does nothing.</remarks>
+/// <remarks>
+/// Opening, flushing and closing never fail here. Without any rule the filter does nothing. The rules, and
+/// <see cref="Enabled"/>, may be changed at any time and from any thread, also while the filter serves; they hold for requests
+/// that begin afterwards.
+/// </remarks>
 public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
 {
     private Random _random = Random.Shared;
 
     /// <summary>The rule for every operation that has none of its own; null, the default, for no errors.</summary>
-    public ErrorRule? All { get; init; }
+    public ErrorRule? All { get => Volatile.Read(ref field); set => Volatile.Write(ref field, value); }
 
     /// <summary>The rule for reads, or null for that of <see cref="All"/>.</summary>
-    public ErrorRule? Read { get => field ?? All; init; }
+    public ErrorRule? Read { get => Volatile.Read(ref field) ?? All; set => Volatile.Write(ref field, value); }
 
     /// <summary>The rule for writes, or null for that of <see cref="All"/>.</summary>
-    public ErrorRule? Write { get => field ?? All; init; }
+    public ErrorRule? Write { get => Volatile.Read(ref field) ?? All; set => Volatile.Write(ref field, value); }
 
     /// <summary>The rule for trims, or null for that of <see cref="All"/>.</summary>
-    public ErrorRule? Trim { get => field ?? All; init; }
+    public ErrorRule? Trim { get => Volatile.Read(ref field) ?? All; set => Volatile.Write(ref field, value); }
 
     /// <summary>The rule for zeroes, or null for that of <see cref="All"/>.</summary>
-    public ErrorRule? Zero { get => field ?? All; init; }
+    public ErrorRule? Zero { get => Volatile.Read(ref field) ?? All; set => Volatile.Write(ref field, value); }
 
     /// <summary>The rule for questions about extents, or null for that of <see cref="All"/>.</summary>
-    public ErrorRule? Extents { get => field ?? All; init; }
+    public ErrorRule? Extents { get => Volatile.Read(ref field) ?? All; set => Volatile.Write(ref field, value); }
 
     /// <summary>The rule for prefetches, or null for that of <see cref="All"/>.</summary>
-    public ErrorRule? Cache { get => field ?? All; init; }
+    public ErrorRule? Cache { get => Volatile.Read(ref field) ?? All; set => Volatile.Write(ref field, value); }
+
+    /// <summary>Whether requests may fail at all. True by default.</summary>
+    public bool Enabled { get => Volatile.Read(ref field); set => Volatile.Write(ref field, value); } = true;
 
     /// <summary>
     /// Called for every request before the rules are asked: returns the error to fail it with, or null to leave it to the
@@ -64,13 +71,13 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
     {
         // What would be emulated above this layer would meet the rules of the reads and writes that it is made of: have it
-        // come through here as what it is, and be emulated below.
+        // come through here as what it is, and be emulated below. Also without a rule: there may be one later.
         NbdExportInfo info = next.Info;
         return new(info with
         {
-            CanZero = Seen(info.CanZero, Zero),
-            CanCache = Seen(info.CanCache, Cache),
-            CanExtents = info.CanExtents || Extents is not null || Decide is not null,
+            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+            CanExtents = true,
         });
     }
 
@@ -119,12 +126,13 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
             ? ValueTask.FromException(error)
             : next.ExtentsAsync(offset, length, flags, extents, cancellationToken);
 
-    private Support Seen(Support support, ErrorRule? rule)
-        => support == Support.Emulate && (rule is not null || Decide is not null) ? Support.Native : support;
-
     private NbdException? Inject(
         ErrorRule? rule, ErrorOperation operation, long offset, long length, RequestFlags flags)
     {
+        if (!Enabled)
+        {
+            return null;
+        }
         if (Decide?.Invoke(new ErrorRequest(operation, offset, length, flags)) is { } decided)
         {
             return new NbdException(decided, $"error decided on for this {operation} of {length} bytes at {offset}");
@@ -146,4 +154,6 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
             return _random.NextDouble();
         }
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

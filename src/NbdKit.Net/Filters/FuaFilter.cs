@@ -157,4 +157,7 @@ public sealed class FuaFilter : INbdFilter, INbdFilterHandle
                 $"{setting} needs a layer below that supports {what}; {next.Backend.Name} does not");
         }
     }
+
+    /// <inheritdoc/>
+    bool INbdFilterHandle.KeepsNext => true;
 }

@@ -59,4 +59,7 @@ public sealed class NoparallelFilter : INbdFilter, INbdFilterHandle
         await context.OpenNextAsync(cancellationToken).ConfigureAwait(false);
         return this;
     }
+
+    /// <inheritdoc/>
+    bool INbdFilterHandle.KeepsNext => true;
 }

@@ -1,4 +1,6 @@
 using System.Buffers;
+using NbdKit.Buffers;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -10,7 +12,7 @@ namespace NbdKit.Filters;
 /// An export that cannot be written is passed through unchanged. Otherwise opening it fails with EINVAL if
 /// <see cref="Mode"/> passes zeroes on and the layer below takes none.
 /// </remarks>
-public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
+public sealed class NozeroFilter : INbdFilter, INbdFilterHandle, ILendingFilter, ITransparentFilter
 {
     private const int ChunkBytes = 1 << 20;
 
@@ -174,4 +176,14 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle
             ArrayPool<byte>.Shared.Return(zeroes);
         }
     }
+
+    /// <inheritdoc/>
+    bool INbdFilterHandle.KeepsNext => true;
+
+    /// <inheritdoc/>
+    bool ITransparentFilter.LeavesAlone(LayerOperation operation) => operation != LayerOperation.Zero;
+
+    /// <inheritdoc/>
+    bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+        => next.TryLend(offset, length, loan, forWrite);
 }

@@ -1,3 +1,5 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Filters;
 
 /// <summary>Serves a range of the layer below as if it were the whole export (nbdkit-offset-filter(1)).</summary>
@@ -5,7 +7,7 @@ namespace NbdKit.Filters;
 /// Opening an export fails with EINVAL if the range is not inside it, or if it begins inside a block of a layer that
 /// has a minimum block size: then no request could be aligned. Safe for any number of exports and connections.
 /// </remarks>
-public sealed class OffsetFilter : INbdFilter, INbdFilterHandle
+public sealed class OffsetFilter : INbdFilter, INbdFilterHandle, ILendingFilter
 {
     /// <summary>The filter in the catalogue.</summary>
     public static NbdFilterEntry Entry { get; } = new(
@@ -117,4 +119,11 @@ public sealed class OffsetFilter : INbdFilter, INbdFilterHandle
         => Window.ExtentsAsync(next, Offset, SizeOver(next), offset, length, flags, extents, cancellationToken);
 
     private long SizeOver(NextContext next) => Range ?? next.Info.Size - Offset;
+
+    /// <inheritdoc/>
+    bool INbdFilterHandle.KeepsNext => true;
+
+    /// <inheritdoc/>
+    bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+        => next.TryLend(offset + Offset, length, loan, forWrite);
 }

@@ -1,12 +1,14 @@
 namespace NbdKit.Filters;
 
-/// <summary>Makes exports read-only, for good or while a file exists (nbdkit-readonly-filter(1)).</summary>
+/// <summary>
+/// Makes exports read-only: for good, while a file exists, or while a switch is on (nbdkit-readonly-filter(1)).
+/// </summary>
 /// <remarks>
 /// <para>
-/// Without <see cref="ReadonlyFile"/> the layers below are opened read-only, and clients are told that they cannot
-/// write. With it, clients are told what the layers below can do; whether the file exists is looked up for each write,
-/// trim and zero, which fail with EPERM while it does. Flushes always pass: they concern writes that were accepted
-/// before.
+/// Without <see cref="ReadonlyFile"/> and <see cref="IsSwitchable"/> the layers below are opened read-only, and clients are told
+/// that they cannot write. With one of them, clients are told what the layers below can do; whether the file exists, or the
+/// switch is on, is looked up for each write, trim and zero, which fail with EPERM while it is so. Flushes always pass: they
+/// concern writes that were accepted before.
 /// </para>
 /// <para>Unlike nbdkit 1.38 to 1.48, the permanent form does not open the layers below for writing.</para>
 /// </remarks>
@@ -27,6 +29,18 @@ public sealed class ReadonlyFilter : INbdFilter, INbdFilterHandle
         get;
         init => field = value is null ? null : Path.GetFullPath(value);
     }
+
+    /// <summary>
+    /// Whether <see cref="ReadOnly"/> is heeded, for a host that makes exports read-only for a time. False by default.
+    /// </summary>
+    public bool IsSwitchable { get; init; }
+
+    /// <summary>
+    /// Whether writes are refused now. It may be changed at any time and from any thread, also while the filter serves, and holds
+    /// for requests that begin afterwards. Without <see cref="IsSwitchable"/> it means nothing.
+    /// </summary>
+    /// <value>True by default.</value>
+    public bool ReadOnly { get => Volatile.Read(ref field); set => Volatile.Write(ref field, value); } = true;
 
     /// <inheritdoc/>
     public string Name => "readonly";
@@ -86,14 +100,20 @@ public sealed class ReadonlyFilter : INbdFilter, INbdFilterHandle
         return next.ZeroAsync(offset, length, flags, cancellationToken);
     }
 
-    private bool IsPermanent => ReadonlyFile is null;
+    private bool IsPermanent => ReadonlyFile is null && !IsSwitchable;
 
     private void RequireWritable()
     {
-        // Only the form with a file gets here: the other one is told by its next layer that it cannot write.
+        // The permanent form does not get here: it is told by its next layer that it cannot write.
+        if (IsSwitchable && ReadOnly)
+        {
+            throw new NbdException(NbdError.PermissionDenied, "the export is read-only for the moment");
+        }
         if (Path.Exists(ReadonlyFile))
         {
             throw new NbdException(NbdError.PermissionDenied, $"the export is read-only while {ReadonlyFile} exists");
         }
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

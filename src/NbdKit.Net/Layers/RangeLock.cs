@@ -31,18 +31,37 @@ internal sealed class RangeLock
         Holder holder;
         lock (_lock)
         {
-            holder = _unused ?? new Holder(this);
+            holder = Prepare(start, end, exclusive);
             _unused = holder.Next;
-            holder.Start = start;
-            holder.End = end;
-            holder.IsExclusive = exclusive;
-            holder.Blockers = CountBlockers(holder);
             holder.Granted = holder.Blockers == 0
                 ? null
                 : new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
             Append(holder);
         }
         return holder.Granted is { } granted ? WaitAsync(holder, granted.Task, cancellationToken) : new(holder);
+    }
+
+    /// <summary>
+    /// Enters a range if that takes no waiting. Unlike <see cref="EnterAsync"/> also for who holds other ranges.
+    /// </summary>
+    /// <param name="start">First byte.</param>
+    /// <param name="end">First byte after it.</param>
+    /// <param name="exclusive">Whether no other range that overlaps it may be held.</param>
+    /// <returns>What is to be left or disposed of, exactly once; or null.</returns>
+    public Holder? TryEnter(long start, long end, bool exclusive)
+    {
+        lock (_lock)
+        {
+            Holder holder = Prepare(start, end, exclusive);
+            if (holder.Blockers > 0)
+            {
+                holder.Start = holder.End = 0;
+                return null;
+            }
+            _unused = holder.Next;
+            Append(holder);
+            return holder;
+        }
     }
 
     /// <summary>Leaves a range, and lets in who waited for it alone.</summary>
@@ -74,6 +93,17 @@ internal sealed class RangeLock
             Exit(holder);
             throw;
         }
+    }
+
+    /// <summary>An unused holder for a range; it is the first of the unused ones still.</summary>
+    private Holder Prepare(long start, long end, bool exclusive)
+    {
+        Holder holder = _unused ??= new Holder(this);
+        holder.Start = start;
+        holder.End = end;
+        holder.IsExclusive = exclusive;
+        holder.Blockers = CountBlockers(holder);
+        return holder;
     }
 
     private int CountBlockers(Holder holder)

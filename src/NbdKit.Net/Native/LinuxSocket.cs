@@ -1,5 +1,7 @@
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using NbdKit.Buffers;
 
 namespace NbdKit.Native;
 
@@ -16,6 +18,7 @@ internal static class LinuxSocket
     private const int GetFlags = 3;
     private const int SetFlags = 4;
     private const int NonBlocking = 0x800;
+    private const int MaxVectors = 128;
 
     /// <summary>Makes calls wait, whatever was done with the socket before.</summary>
     public static void MakeBlocking(SafeSocketHandle socket)
@@ -31,47 +34,81 @@ internal static class LinuxSocket
     /// <exception cref="SocketException">The connection failed.</exception>
     public static int Receive(SafeSocketHandle socket, Span<byte> buffer, bool wait)
     {
-        while (true)
+        nint received;
+        do
         {
-            nint received = recv(socket, ref MemoryMarshal.GetReference(buffer), buffer.Length, wait ? 0 : DontWait);
-            if (received >= 0)
-            {
-                return (int)received;
-            }
-            int error = Marshal.GetLastPInvokeError();
-            if (error == WouldBlock)
-            {
-                return -1;
-            }
-            if (error != Interrupted)
-            {
-                throw new SocketException((int)ErrorFor(error));
-            }
+            received = recv(socket, ref MemoryMarshal.GetReference(buffer), buffer.Length, wait ? 0 : DontWait);
         }
+        while (received < 0 && IsInterrupted());
+        return (int)received;
     }
 
-    /// <summary>Sends what can be sent without waiting; -1 if nothing can.</summary>
+    /// <summary>Receives into lent memory from a position on, waiting as long as the socket's time limit; -1 if nothing came.</summary>
+    /// <exception cref="SocketException">The connection failed.</exception>
+    public static int Receive(SafeSocketHandle socket, Loan loan, int position)
+    {
+        Span<IoVector> vectors = stackalloc IoVector[MaxVectors];
+        int count = loan.FillVectors(position, vectors);
+        nint received;
+        do
+        {
+            received = readv(socket, ref MemoryMarshal.GetReference(vectors), count);
+        }
+        while (received < 0 && IsInterrupted());
+        return (int)received;
+    }
+
+    /// <summary>Sends, waiting as long as the socket's time limit; -1 if nothing could be sent.</summary>
     /// <exception cref="SocketException">The connection failed.</exception>
     public static int Send(SafeSocketHandle socket, ReadOnlySpan<byte> bytes)
     {
-        while (true)
+        nint sent;
+        do
         {
-            nint sent = send(socket, ref MemoryMarshal.GetReference(bytes), bytes.Length, DontWait | NoSignal);
-            if (sent >= 0)
-            {
-                return (int)sent;
-            }
-            int error = Marshal.GetLastPInvokeError();
-            if (error == WouldBlock)
-            {
-                return -1;
-            }
-            if (error != Interrupted)
-            {
-                throw new SocketException((int)ErrorFor(error));
-            }
+            sent = send(socket, ref MemoryMarshal.GetReference(bytes), bytes.Length, NoSignal);
         }
+        while (sent < 0 && IsInterrupted());
+        return (int)sent;
     }
+
+    /// <summary>
+    /// Sends bytes and lent memory behind them, from a position in both on, waiting as long as the socket's time limit; -1 if
+    /// nothing could be sent.
+    /// </summary>
+    /// <exception cref="SocketException">The connection failed.</exception>
+    public static int Send(SafeSocketHandle socket, ReadOnlySpan<byte> pinned, Loan loan, int position)
+    {
+        Span<IoVector> vectors = stackalloc IoVector[MaxVectors];
+        int used = 0;
+        if (position < pinned.Length)
+        {
+            vectors[used++] = new IoVector(AddressOf(pinned[position..]), pinned.Length - position);
+        }
+        used += loan.FillVectors(Math.Max(0, position - pinned.Length), vectors[used..]);
+        nint sent;
+        do
+        {
+            // Without a flag against the signal of a broken connection: the runtime ignores it for the whole process.
+            sent = writev(socket, ref MemoryMarshal.GetReference(vectors), used);
+        }
+        while (sent < 0 && IsInterrupted());
+        return (int)sent;
+    }
+
+    /// <summary>Whether a call is to be made again; throws if the connection failed, false if there was nothing to do.</summary>
+    private static bool IsInterrupted()
+    {
+        int error = Marshal.GetLastPInvokeError();
+        return error switch
+        {
+            Interrupted => true,
+            WouldBlock => false,
+            _ => throw new SocketException((int)ErrorFor(error)),
+        };
+    }
+
+    private static nint AddressOf(ReadOnlySpan<byte> pinned)
+        => Unsafe.ByteOffset(ref Unsafe.NullRef<byte>(), ref MemoryMarshal.GetReference(pinned));
 
     private static SocketError ErrorFor(int errno) => errno switch
     {
@@ -86,6 +123,12 @@ internal static class LinuxSocket
 
     [DllImport("libc", SetLastError = true)]
     private static extern nint send(SafeSocketHandle socket, ref byte buffer, nint length, int flags);
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern nint readv(SafeSocketHandle socket, ref IoVector vectors, int count);
+
+    [DllImport("libc", SetLastError = true)]
+    private static extern nint writev(SafeSocketHandle socket, ref IoVector vectors, int count);
 
     [DllImport("libc", SetLastError = true)]
     private static extern int fcntl(SafeSocketHandle socket, int command, int argument);

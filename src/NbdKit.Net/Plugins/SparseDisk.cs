@@ -3,7 +3,7 @@ using NbdKit.Buffers;
 namespace NbdKit.Plugins;
 
 /// <summary>Serves a sparse array to any number of contexts at once. Every call completes synchronously.</summary>
-internal sealed class SparseDisk(SparseArray array) : INbdPluginHandle
+internal sealed class SparseDisk(SparseArray array) : INbdPluginHandle, ILender
 {
     private readonly NbdExportInfo _info = new()
     {
@@ -55,4 +55,6 @@ internal sealed class SparseDisk(SparseArray array) : INbdPluginHandle
         array.GetExtents(offset, length, (flags & RequestFlags.RequestOne) != 0, extents);
         return default;
     }
+
+    public bool TryLend(long offset, int length, Loan loan, bool forWrite) => array.TryLend(offset, length, loan, forWrite);
 }

@@ -12,9 +12,12 @@ internal sealed class Connection
     private readonly Transport _transport;
     private readonly CancellationTokenSource _aborted = new();
     private readonly CancellationTokenSource _receiving = new();
-    private readonly long _started;
+    private long _handshakeSince;
+    private long _openingSince;
+    private Task? _cutting;
     private NbdDisconnect? _end;
     private volatile bool _inHandshake = true;
+    private volatile bool _isOpening;
     private volatile bool _refusesRequests;
     private volatile bool _stopping;
 
@@ -22,13 +25,13 @@ internal sealed class Connection
     {
         _server = server;
         _transport = transport;
-        _started = server.TimeProvider.GetTimestamp();
+        _handshakeSince = server.TimeProvider.GetTimestamp();
         ReceiveStall = new StallClock(server.TimeProvider);
         SendStall = new StallClock(server.TimeProvider);
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
         Input = new InputReader(transport, server.Slabs, ReceiveStall);
-        Replies = new ReplyWriter(transport, server.Slabs, Budget, SendStall);
+        Replies = new ReplyWriter(transport, server.Slabs, server.Loans, Budget, SendStall);
     }
 
     public NbdConnection Public { get; }
@@ -51,6 +54,11 @@ internal sealed class Connection
 
     /// <summary>Whether requests, and options, that arrive now are refused with ESHUTDOWN.</summary>
     public bool RefusesRequests => _refusesRequests;
+
+    /// <summary>Why they are refused.</summary>
+    public NbdDisconnect Refusal => _stopping
+        ? new NbdDisconnect(NbdDisconnectReason.ServerStopped, "the server is stopping")
+        : new NbdDisconnect(NbdDisconnectReason.Disconnected, "the client was asked to leave");
 
     private StallClock ReceiveStall { get; }
 
@@ -87,7 +95,7 @@ internal sealed class Connection
         }
         await CloseTransportAsync().ConfigureAwait(false);
         Input.Close();
-        await _aborted.CancelAsync().ConfigureAwait(false);
+        await CancelAborted().ConfigureAwait(false);
         NbdDisconnect end = _end ?? new NbdDisconnect(NbdDisconnectReason.ClientDone, "the client said goodbye");
         Log.Disconnected(Logger, Public.Id, end.Reason, end.Detail);
         _server.Call(_server.Options.Disconnected, Public, end);
@@ -98,10 +106,16 @@ internal sealed class Connection
     public void Abort(NbdDisconnectReason reason, string detail)
     {
         End(reason, detail);
+        Cut();
+    }
+
+    /// <summary>Cuts the connection at once: no byte comes or goes any more, and layers are told. Never throws.</summary>
+    public void Cut()
+    {
         _refusesRequests = true;
-        _receiving.Cancel();
-        _aborted.Cancel();
-        _transport.Abort();
+        _ = CancelAborted();
+        StopReceiving();
+        AbortTransport();
     }
 
     /// <summary>The server stops: what runs may finish, what arrives is refused, and an idle client is let go.</summary>
@@ -128,8 +142,9 @@ internal sealed class Connection
     {
         NbdServerOptions options = _server.Options;
         if (_inHandshake
+            && !_isOpening
             && options.HandshakeTimeout != Timeout.InfiniteTimeSpan
-            && _server.TimeProvider.GetElapsedTime(_started) >= options.HandshakeTimeout)
+            && _server.TimeProvider.GetElapsedTime(Interlocked.Read(ref _handshakeSince)) >= options.HandshakeTimeout)
         {
             Abort(NbdDisconnectReason.Timeout, "the handshake took too long");
         }
@@ -141,6 +156,19 @@ internal sealed class Connection
         {
             Abort(NbdDisconnectReason.Timeout, "the client does not take its replies");
         }
+    }
+
+    /// <summary>An export is being opened: that time is not the client's, and has a limit of its own.</summary>
+    public void BeginOpening()
+    {
+        _openingSince = _server.TimeProvider.GetTimestamp();
+        _isOpening = true;
+    }
+
+    public void EndOpening()
+    {
+        Interlocked.Add(ref _handshakeSince, _server.TimeProvider.GetTimestamp() - _openingSince);
+        _isOpening = false;
     }
 
     /// <summary>Records why the connection ends; false if that was known already.</summary>
@@ -155,7 +183,7 @@ internal sealed class Connection
         }
         catch (Exception e)
         {
-            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + e.Message);
+            throw new ConnectionEndedException(NbdDisconnectReason.Refused, "a layer refused the client: " + LogText.Clean(e.Message));
         }
         _server.Call(_server.Options.Connected, Public);
         ExportSession? export = await new Handshake(this).RunAsync().ConfigureAwait(false);
@@ -193,8 +221,38 @@ internal sealed class Connection
 
     private void StopReceiving()
     {
-        _receiving.Cancel();
-        _transport.StopReceiving();
+        try
+        {
+            _receiving.Cancel();
+            _transport.StopReceiving();
+        }
+        catch (Exception e)
+        {
+            // A stream or pipe of the host's that does not like to be cancelled.
+            Log.TransportFailed(Logger, Public.Id, e);
+        }
+        // The loop may be waiting for room, which may be in the hands of other connections.
+        Budget.Wake();
+    }
+
+    private Task CancelAborted()
+    {
+        lock (_aborted)
+        {
+            return _cutting ??= _server.Cancel(_aborted);
+        }
+    }
+
+    private void AbortTransport()
+    {
+        try
+        {
+            _transport.Abort();
+        }
+        catch (Exception e)
+        {
+            Log.TransportFailed(Logger, Public.Id, e);
+        }
     }
 
     private void Disconnect(bool force)
@@ -215,7 +273,7 @@ internal sealed class Connection
         {
             if (_aborted.IsCancellationRequested)
             {
-                _transport.Abort();
+                AbortTransport();
             }
             else
             {

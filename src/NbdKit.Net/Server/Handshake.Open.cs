@@ -8,11 +8,14 @@ internal sealed partial class Handshake
 {
     private async ValueTask<ExportSession> ExportNameAsync(byte[] payload)
     {
-        if (_connection.RefusesRequests || !WireString.TryDecode(payload, out string name))
+        if (_connection.RefusesRequests)
+        {
+            throw new ConnectionEndedException(_connection.Refusal.Reason, _connection.Refusal.Detail);
+        }
+        if (!WireString.TryDecode(payload, out string name))
         {
             throw new ConnectionEndedException(
-                _connection.RefusesRequests ? NbdDisconnectReason.ServerStopped : NbdDisconnectReason.ProtocolViolation,
-                _connection.RefusesRequests ? "the server is stopping" : "the client sent an export name that is not valid");
+                NbdDisconnectReason.ProtocolViolation, "the client sent an export name that is not valid");
         }
         NextContext context;
         try
@@ -128,6 +131,7 @@ internal sealed partial class Handshake
         _connection.Public.ExportName = name;
         using var limit = new CancellationTokenSource(_options.OpenTimeout, _options.TimeProvider);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(limit.Token, _connection.Aborted);
+        _connection.BeginOpening();
         Task<NextContext> opening = OpenAndPrepareAsync(name, either.Token);
         try
         {
@@ -135,9 +139,10 @@ internal sealed partial class Handshake
         }
         catch (Exception e)
         {
-            if (!opening.IsCompleted)
+            if (!opening.IsFaulted && !opening.IsCanceled)
             {
                 // A layer that does not heed its token: nobody waits for it any more, but what it opens is closed.
+                _connection.Server.BeginLateOpen();
                 _ = CloseLateAsync(opening);
             }
             bool timedOut = e is OperationCanceledException && limit.IsCancellationRequested;
@@ -147,6 +152,10 @@ internal sealed partial class Handshake
                 _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), LogText.Clean(message, 400),
                 e is NbdException ? null : e);
             throw timedOut ? new NbdException(NbdError.IoError, message, e) : e;
+        }
+        finally
+        {
+            _connection.EndOpening();
         }
     }
 
@@ -176,6 +185,10 @@ internal sealed partial class Handshake
         catch (Exception e)
         {
             Log.LayerFailed(_connection.Server.Logger, _connection.Server.Backend.Name, "open", e);
+        }
+        finally
+        {
+            _connection.Server.EndLateOpen();
         }
     }
 }

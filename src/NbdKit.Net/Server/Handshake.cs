@@ -166,7 +166,7 @@ internal sealed partial class Handshake
         }
         if (_connection.RefusesRequests)
         {
-            return (OptionReplyType.ErrShutdown, "the server is stopping");
+            return (OptionReplyType.ErrShutdown, _connection.Refusal.Detail);
         }
         return option switch
         {

@@ -37,35 +37,17 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
 
     /// <summary>Receives until at least <paramref name="needed"/> bytes are there; false if the client ended before the first.</summary>
     /// <exception cref="ConnectionEndedException">The client ended inside the message.</exception>
-    public async ValueTask<bool> FillAsync(int needed, CancellationToken cancellationToken)
+    public ValueTask<bool> FillAsync(int needed, CancellationToken cancellationToken)
+        => FillAsync(needed, inside: false, cancellationToken);
+
+    /// <summary>Receives until at least <paramref name="needed"/> bytes are there, of a message that has begun before.</summary>
+    /// <exception cref="ConnectionEndedException">The client ended.</exception>
+    public async ValueTask FillInsideAsync(int needed, CancellationToken cancellationToken)
     {
-        while (Count < needed)
+        if (!await FillAsync(needed, inside: true, cancellationToken).ConfigureAwait(false))
         {
-            if (Count == 0)
-            {
-                stall.Stop();
-                if (!transport.IsBusy)
-                {
-                    ReleaseSlab();
-                }
-                await GuardAsync(transport.WaitForDataAsync(cancellationToken)).ConfigureAwait(false);
-            }
-            else
-            {
-                stall.Progress();
-            }
-            Slab slab = MakeRoom(needed);
-            int room = ExpectLargePayload ? Math.Max(SmallReceive, needed - Count) : Slab.Size;
-            Memory<byte> free = slab.Memory[_end..];
-            int received = await ReceiveAsync(free[..Math.Min(free.Length, room)], cancellationToken).ConfigureAwait(false);
-            if (received == 0)
-            {
-                return Count == 0 ? false : throw Truncated();
-            }
-            _end += Math.Max(received, 0);
+            throw Truncated();
         }
-        stall.Stop();
-        return true;
     }
 
     /// <summary>Fills a buffer of the caller's: first with what is here, then straight from the client.</summary>
@@ -75,15 +57,56 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         Buffered[..here].CopyTo(buffer);
         Advance(here);
         buffer = buffer[here..];
+        stall.Progress();
         while (buffer.Length > 0)
         {
-            stall.Progress();
             int received = await ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
             if (received == 0)
             {
                 throw Truncated();
             }
-            buffer = buffer[Math.Max(received, 0)..];
+            if (received > 0)
+            {
+                stall.Progress();
+                buffer = buffer[received..];
+            }
+        }
+        stall.Stop();
+    }
+
+    /// <summary>Fills lent memory: first with what is here, then straight from the client.</summary>
+    public async ValueTask ReadExactlyAsync(Loan loan, CancellationToken cancellationToken)
+    {
+        int position = 0;
+        while (Count > 0 && position < loan.Length)
+        {
+            Memory<byte> piece = loan.PieceAt(position);
+            int here = Math.Min(Count, piece.Length);
+            Buffered[..here].CopyTo(piece);
+            Advance(here);
+            position += here;
+        }
+        stall.Progress();
+        while (position < loan.Length)
+        {
+            int received;
+            try
+            {
+                received = await transport.ReceiveAsync(loan, position, cancellationToken).ConfigureAwait(false);
+            }
+            catch (Exception e) when (IsTransportFault(e))
+            {
+                throw Lost(e);
+            }
+            if (received == 0)
+            {
+                throw Truncated();
+            }
+            if (received > 0)
+            {
+                stall.Progress();
+                position += received;
+            }
         }
         stall.Stop();
     }
@@ -93,16 +116,59 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
     {
         while (count > 0)
         {
-            if (Count == 0 && !await FillAsync(1, cancellationToken).ConfigureAwait(false))
+            if (Count == 0)
             {
-                throw Truncated();
+                await FillInsideAsync(1, cancellationToken).ConfigureAwait(false);
             }
             int here = (int)Math.Min(Count, count);
             Advance(here);
             count -= here;
-            stall.Progress();
+        }
+    }
+
+    private async ValueTask<bool> FillAsync(int needed, bool inside, CancellationToken cancellationToken)
+    {
+        bool running = false;
+        while (Count < needed)
+        {
+            if (Count == 0 && !inside)
+            {
+                stall.Stop();
+                if (!transport.IsBusy)
+                {
+                    ReleaseSlab();
+                }
+                try
+                {
+                    await transport.WaitForDataAsync(cancellationToken).ConfigureAwait(false);
+                }
+                catch (Exception e) when (IsTransportFault(e))
+                {
+                    throw Lost(e);
+                }
+            }
+            else if (!running)
+            {
+                stall.Progress();
+                running = true;
+            }
+            Slab slab = MakeRoom(needed);
+            int room = ExpectLargePayload ? Math.Max(SmallReceive, needed - Count) : Slab.Size;
+            Memory<byte> free = slab.Memory[_end..];
+            int received = await ReceiveAsync(free[..Math.Min(free.Length, room)], cancellationToken).ConfigureAwait(false);
+            if (received == 0)
+            {
+                return Count == 0 ? false : throw Truncated();
+            }
+            if (received > 0)
+            {
+                // Only bytes stop the clock of a message that has begun, not the transport's own pauses.
+                running = false;
+                _end += received;
+            }
         }
         stall.Stop();
+        return true;
     }
 
     /// <summary>Gives the buffer back; nothing may be read afterwards.</summary>
@@ -152,18 +218,6 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         try
         {
             return await transport.ReceiveAsync(buffer, cancellationToken).ConfigureAwait(false);
-        }
-        catch (Exception e) when (IsTransportFault(e))
-        {
-            throw Lost(e);
-        }
-    }
-
-    private static async ValueTask GuardAsync(ValueTask waiting)
-    {
-        try
-        {
-            await waiting.ConfigureAwait(false);
         }
         catch (Exception e) when (IsTransportFault(e))
         {

@@ -88,7 +88,8 @@ internal sealed class Listener : IAsyncDisposable
                 Socket client = await _socket.AcceptAsync(_stopping.Token).ConfigureAwait(false);
                 failing = false;
                 // On the pool, so that a client whose first steps complete at once does not hold up the next.
-                _ = Task.Run(() => ServeAsync(client));
+                ThreadPool.UnsafeQueueUserWorkItem(
+                    static work => _ = work.Listener.ServeAsync(work.Client), (Listener: this, Client: client), preferLocal: false);
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException or OperationCanceledException)
             {
@@ -101,7 +102,8 @@ internal sealed class Listener : IAsyncDisposable
                     Log.AcceptFailed(_server.Logger, e);
                 }
                 failing = true;
-                await Task.Delay(BackOff, _server.TimeProvider).ConfigureAwait(false);
+                await Task.Delay(BackOff, _server.TimeProvider, _stopping.Token)
+                    .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             }
         }
     }

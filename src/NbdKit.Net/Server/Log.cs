@@ -51,4 +51,10 @@ internal static partial class Log
 
     [LoggerMessage(15, LogLevel.Debug, "Connection {Id}: the transport failed")]
     public static partial void TransportFailed(ILogger logger, long id, Exception exception);
+
+    [LoggerMessage(16, LogLevel.Warning, "The layers did not {Step} in time; the stop no longer waits for them")]
+    public static partial void LayersAbandoned(ILogger logger, string step);
+
+    [LoggerMessage(17, LogLevel.Warning, "{Layer} left a context of {Below} open that it had opened and not attached; it was closed")]
+    public static partial void ContextForgotten(ILogger logger, string layer, string below);
 }

@@ -14,7 +14,7 @@ internal static class NbdUri
         if (endPoint is not IPEndPoint ip)
         {
             string path = ((UnixDomainSocketEndPoint)endPoint).ToString();
-            return new Uri($"nbd+unix:///{name}?socket={Uri.EscapeDataString(path).Replace("%2F", "/", StringComparison.Ordinal)}");
+            return Verbatim($"nbd+unix:///{name}?socket={Uri.EscapeDataString(path).Replace("%2F", "/", StringComparison.Ordinal)}");
         }
         // A wildcard address is no address to connect to.
         bool any = ip.Address.Equals(IPAddress.Any) || ip.Address.Equals(IPAddress.IPv6Any);
@@ -22,6 +22,10 @@ internal static class NbdUri
             ? "localhost"
             : ip.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{ip.Address}]" : ip.Address.ToString();
         string port = ip.Port == DefaultPort ? "" : $":{ip.Port}";
-        return new Uri($"nbd://{host}{port}/{name}");
+        return Verbatim($"nbd://{host}{port}/{name}");
     }
+
+    // An export may be named "." or "..", which would be taken for steps of a path otherwise. All is escaped already.
+    private static Uri Verbatim(string uri)
+        => new(uri, new UriCreationOptions { DangerousDisablePathAndQueryCanonicalization = true });
 }

@@ -11,8 +11,9 @@ internal readonly struct ReplySegment
     private readonly Slab? _slab;
     private readonly byte[]? _rented;
 
-    private ReplySegment(Slab? slab, byte[]? rented, Memory<byte> memory)
+    private ReplySegment(Slab? slab, byte[]? rented, Memory<byte> memory, Loan? loan = null)
     {
+        Loan = loan;
         _slab = slab;
         _rented = rented;
         Memory = memory;
@@ -22,11 +23,20 @@ internal readonly struct ReplySegment
 
     public ReadOnlyMemory<byte> Bytes => Memory;
 
+    /// <summary>Memory of a layer that follows the bytes, or null; the pool gets the loan back from whoever sent it.</summary>
+    public Loan? Loan { get; }
+
+    /// <summary>The number of bytes to send.</summary>
+    public int Length => Memory.Length + (Loan?.Length ?? 0);
+
     /// <summary>Part of a slab; the caller's hold on it moves to the segment.</summary>
     public static ReplySegment In(Slab slab, Memory<byte> bytes) => new(slab, null, bytes);
 
     /// <summary>The start of a rented array, which the segment returns.</summary>
     public static ReplySegment Rented(byte[] rented, int count) => new(null, rented, rented.AsMemory(0, count));
+
+    /// <summary>This segment with lent memory behind it.</summary>
+    public ReplySegment With(Loan loan) => new(_slab, _rented, Memory, loan);
 
     public void Release()
     {

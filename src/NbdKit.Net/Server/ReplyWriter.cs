@@ -1,4 +1,5 @@
 using System.Threading.Tasks.Sources;
+using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
 using NbdKit.Transports;
 
@@ -12,7 +13,8 @@ namespace NbdKit.Server;
 /// The members of the first part belong to the receiving loop alone. Nothing is ever sent in halves: a segment holds whole
 /// replies, and once its sending began only the end of the connection stops it.
 /// </remarks>
-internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget budget, StallClock stall) : IValueTaskSource
+internal sealed class ReplyWriter(
+    Transport transport, SlabPool pool, ObjectPool<Loan> loans, FlowBudget budget, StallClock stall) : IValueTaskSource
 {
     // As much is worth a system call of its own while the loop goes on with the next requests.
     private const int FlushThreshold = 128 << 10;
@@ -111,6 +113,13 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
     {
         lock (_lock)
         {
+            if (_failed)
+            {
+                // Nobody will send it, and nobody would give a shared slab back.
+                Slab own = pool.Rent();
+                memory = own.Memory[..size];
+                return ReplySegment.In(own, memory);
+            }
             if (_sharedSlab is null || Slab.Size - _sharedUsed < size)
             {
                 _sharedSlab?.Release();
@@ -133,22 +142,23 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
         {
             while (true)
             {
-                if (TryDequeue(out ReplySegment segment))
+                if (TryDequeue(out ReplySegment segment, out bool closed))
                 {
                     stall.Progress();
                     try
                     {
-                        await transport.SendAsync(segment.Bytes, cancellationToken).ConfigureAwait(false);
+                        await (segment.Loan is null
+                            ? transport.SendAsync(segment.Bytes, cancellationToken)
+                            : transport.SendAsync(segment.Bytes, segment.Loan, cancellationToken)).ConfigureAwait(false);
                     }
                     finally
                     {
-                        segment.Release();
-                        budget.Give(segment.Bytes.Length);
+                        Release(segment);
                     }
                     continue;
                 }
                 stall.Stop();
-                if (_closed)
+                if (closed)
                 {
                     return;
                 }
@@ -179,12 +189,23 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
             _failed = true;
             while (_queue.TryDequeue(out ReplySegment segment))
             {
-                segment.Release();
-                budget.Give(segment.Bytes.Length);
+                Release(segment);
             }
             _sharedSlab?.Release();
             _sharedSlab = null;
         }
+    }
+
+    private void Release(ReplySegment segment)
+    {
+        int length = segment.Length;
+        segment.Release();
+        if (segment.Loan is not null)
+        {
+            segment.Loan.Clear();
+            loans.Return(segment.Loan);
+        }
+        budget.Give(length);
     }
 
     private void Enqueue(ReplySegment segment)
@@ -193,7 +214,7 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
         {
             if (!_failed)
             {
-                budget.Take(segment.Bytes.Length);
+                budget.Take(segment.Length);
                 _queue.Enqueue(segment);
                 return;
             }
@@ -201,10 +222,12 @@ internal sealed class ReplyWriter(Transport transport, SlabPool pool, FlowBudget
         segment.Release();
     }
 
-    private bool TryDequeue(out ReplySegment segment)
+    private bool TryDequeue(out ReplySegment segment, out bool closed)
     {
         lock (_lock)
         {
+            // Asked in the same breath: what is queued before the end is sent before it.
+            closed = _closed;
             if (_queue.TryDequeue(out segment))
             {
                 return true;

@@ -1,4 +1,4 @@
-using System.Collections.Concurrent;
+using System.Diagnostics.CodeAnalysis;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.ObjectPool;
@@ -13,12 +13,18 @@ internal sealed class ServerCore : IDisposable
     // More threads than this would not make a machine faster that has to run them.
     private const int MaxThreads = 64;
 
-    private readonly ConcurrentDictionary<long, (Connection Connection, Task Task)> _connections = new();
+    // How long a layer that was told to end at once may take for it. One that does not heed its token cannot be ended from
+    // outside; it must not hold the host either.
+    public static readonly TimeSpan LastMoment = TimeSpan.FromMilliseconds(500);
+
+    private readonly Lock _lock = new();
+    private readonly Dictionary<long, Connection> _connections = [];
+    private readonly TaskCompletionSource _drained = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Action _requestStop;
     private readonly CancellationTokenSource _cut = new();
     private long _lastId;
-    private int _count;
-    private volatile bool _stopping;
+    private int _lateOpens;
+    private bool _stopping;
 
     public ServerCore(NbdBackend backend, NbdServerOptions options, Action requestStop)
     {
@@ -48,10 +54,15 @@ internal sealed class ServerCore : IDisposable
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
+    public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);
+
     /// <summary>Fires when the server can wait no longer for anything.</summary>
     public CancellationToken Cut => _cut.Token;
 
-    public IReadOnlyCollection<NbdConnection> Connections => [.. _connections.Values.Select(c => c.Connection.Public)];
+    public IReadOnlyCollection<NbdConnection> Connections => [.. Snapshot().Select(connection => connection.Public)];
+
+    /// <summary>Completes when the server was told to stop and nothing of its connections runs any more.</summary>
+    public Task Drained => _drained.Task;
 
     /// <summary>The transport of a client that has a socket.</summary>
     public Transport TransportFor(Socket socket) => new PumpedTransport(new SocketTransport(socket, _poller), _threads);
@@ -65,77 +76,160 @@ internal sealed class ServerCore : IDisposable
     public async Task<NbdDisconnect> ServeAsync(Transport transport, CancellationToken cancellationToken)
     {
         long id = Interlocked.Increment(ref _lastId);
-        int count = Interlocked.Increment(ref _count);
+        if (!TryRegister(id, transport, out Connection? connection, out NbdDisconnect? refusal))
+        {
+            transport.Abort();
+            return refusal;
+        }
         try
         {
-            if (_stopping || count > Options.MaxConnections)
-            {
-                if (!_stopping)
-                {
-                    Log.TooManyConnections(Logger, id, transport.Peer.ToString(), Options.MaxConnections);
-                }
-                transport.Abort();
-                return _stopping
-                    ? new NbdDisconnect(NbdDisconnectReason.ServerStopped, "the server is stopping")
-                    : new NbdDisconnect(NbdDisconnectReason.LimitExceeded, "too many clients are connected");
-            }
-            var connection = new Connection(this, transport, id);
-            var ended = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-            _connections[id] = (connection, ended.Task);
-            try
-            {
-                if (_stopping)
-                {
-                    connection.BeginStop();
-                }
-                using CancellationTokenRegistration cut = cancellationToken.UnsafeRegister(
-                    state => ((Connection)state!).Abort(NbdDisconnectReason.ServerStopped, "the host cut the connection"),
-                    connection);
-                return await connection.RunAsync().ConfigureAwait(false);
-            }
-            finally
-            {
-                _connections.TryRemove(id, out _);
-                ended.SetResult();
-            }
+            using CancellationTokenRegistration cut = cancellationToken.UnsafeRegister(
+                state => ((Connection)state!).Abort(NbdDisconnectReason.ServerStopped, "the host cut the connection"),
+                connection);
+            return await connection.RunAsync().ConfigureAwait(false);
         }
         finally
         {
-            Interlocked.Decrement(ref _count);
+            lock (_lock)
+            {
+                _connections.Remove(id);
+                CheckDrained();
+            }
+        }
+    }
+
+    /// <summary>
+    /// An open was given up that its layer did not give up: the chain must not end before what it opens is closed.
+    /// </summary>
+    public void BeginLateOpen()
+    {
+        lock (_lock)
+        {
+            _lateOpens++;
+        }
+    }
+
+    public void EndLateOpen()
+    {
+        lock (_lock)
+        {
+            _lateOpens--;
+            CheckDrained();
         }
     }
 
     /// <summary>Cuts off clients that take too long. Called a few times a second.</summary>
     public void CheckTime()
     {
-        foreach ((Connection connection, _) in _connections.Values)
+        foreach (Connection connection in Snapshot())
         {
             connection.CheckTime();
         }
     }
 
-    /// <summary>Lets requests in flight finish for a while, then cuts what is left.</summary>
-    public async Task StopAsync(CancellationToken cancellationToken)
+    /// <summary>Lets requests in flight finish for a while, then cuts what is left. Nobody is served any more.</summary>
+    /// <returns>Whether all has ended; else <see cref="Drained"/> tells when it has.</returns>
+    public async Task<bool> StopAsync(CancellationToken cancellationToken)
     {
-        _stopping = true;
-        foreach ((Connection connection, _) in _connections.Values)
+        lock (_lock)
+        {
+            // Whoever is not registered by now never will be.
+            _stopping = true;
+            CheckDrained();
+        }
+        foreach (Connection connection in Snapshot())
         {
             connection.BeginStop();
         }
-        if (await WaitAsync(Options.StopTimeout, TimeProvider, cancellationToken).ConfigureAwait(false))
+        if (await WaitAsync(Drained, Options.StopTimeout, cancellationToken).ConfigureAwait(false))
         {
-            return;
+            return true;
         }
-        await _cut.CancelAsync().ConfigureAwait(false);
-        foreach ((Connection connection, _) in _connections.Values)
+        _ = Cancel(_cut);
+        foreach (Connection connection in Snapshot())
         {
             connection.Abort(NbdDisconnectReason.ServerStopped, "the server stopped");
         }
-        // Layers that heed their token end at once now. One that does not cannot be ended from outside; it must not hold the
-        // host either.
-        if (!await WaitAsync(TimeSpan.FromMilliseconds(500), TimeProvider.System, CancellationToken.None).ConfigureAwait(false))
+        if (await WaitAsync(Drained, LastMoment, CancellationToken.None).ConfigureAwait(false))
         {
-            Log.Abandoned(Logger, _connections.Count);
+            return true;
+        }
+        lock (_lock)
+        {
+            Log.Abandoned(Logger, _connections.Count + _lateOpens);
+        }
+        return false;
+    }
+
+    /// <summary>Waits for a task that does not fail; false if it takes longer than it may.</summary>
+    public async Task<bool> WaitAsync(Task task, TimeSpan limit, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await task.WaitAsync(limit, TimeProvider, cancellationToken).ConfigureAwait(false);
+            return true;
+        }
+        catch (Exception e) when (e is TimeoutException or OperationCanceledException)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>Fires a token that layers have, without waiting for what they do then, and whatever they throw.</summary>
+    public Task Cancel(CancellationTokenSource source) => ObserveAsync(source.CancelAsync());
+
+    private async Task ObserveAsync(Task callbacks)
+    {
+        try
+        {
+            await callbacks.ConfigureAwait(false);
+        }
+        catch (Exception e)
+        {
+            Log.LayerFailed(Logger, Backend.Name, "a callback on a token", e);
+        }
+    }
+
+    private bool TryRegister(
+        long id,
+        Transport transport,
+        [NotNullWhen(true)] out Connection? connection,
+        [NotNullWhen(false)] out NbdDisconnect? refusal)
+    {
+        lock (_lock)
+        {
+            connection = null;
+            refusal = null;
+            if (_stopping)
+            {
+                refusal = new NbdDisconnect(NbdDisconnectReason.ServerStopped, "the server is stopping");
+                return false;
+            }
+            if (_connections.Count >= Options.MaxConnections)
+            {
+                Log.TooManyConnections(Logger, id, transport.Peer.ToString(), Options.MaxConnections);
+                refusal = new NbdDisconnect(NbdDisconnectReason.LimitExceeded, "too many clients are connected");
+                return false;
+            }
+            connection = new Connection(this, transport, id);
+            _connections.Add(id, connection);
+            return true;
+        }
+    }
+
+    private Connection[] Snapshot()
+    {
+        lock (_lock)
+        {
+            return [.. _connections.Values];
+        }
+    }
+
+    private void CheckDrained()
+    {
+        if (_stopping && _connections.Count == 0 && _lateOpens == 0)
+        {
+            _drained.TrySetResult();
         }
     }
 
@@ -159,20 +253,6 @@ internal sealed class ServerCore : IDisposable
         catch (Exception e)
         {
             Log.HookFailed(Logger, e);
-        }
-    }
-
-    private async Task<bool> WaitAsync(TimeSpan limit, TimeProvider timeProvider, CancellationToken cancellationToken)
-    {
-        try
-        {
-            await Task.WhenAll(_connections.Values.Select(c => c.Task))
-                .WaitAsync(limit, timeProvider, cancellationToken).ConfigureAwait(false);
-            return true;
-        }
-        catch (Exception e) when (e is TimeoutException or OperationCanceledException)
-        {
-            return false;
         }
     }
 }

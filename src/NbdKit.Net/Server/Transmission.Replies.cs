@@ -1,3 +1,4 @@
+using Microsoft.Extensions.Logging;
 using NbdKit.Protocol;
 
 namespace NbdKit.Server;
@@ -42,8 +43,12 @@ internal sealed partial class Transmission
         RequestFault fault = ErrorMapping.ForException(exception, _connection.Aborted);
         if (ErrorMapping.IsExpected(exception, _connection.Aborted))
         {
-            Log.RequestFailed(
-                _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, fault.Error, fault.Message);
+            if (_logger.IsEnabled(LogLevel.Trace))
+            {
+                Log.RequestFailed(
+                    _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, fault.Error,
+                    LogText.Clean(fault.Message));
+            }
         }
         else
         {

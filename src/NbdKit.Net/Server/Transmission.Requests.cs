@@ -54,6 +54,10 @@ internal sealed partial class Transmission
             StartElsewhere(header, data, slab, rented);
             return;
         }
+        if (header.Type == CommandType.Read && header.Length >= LargePayload && TryReadLent(header))
+        {
+            return;
+        }
         int headerSize = header.Type == CommandType.Read ? ReadReplyHeader : SimpleReply.Size;
         int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
         byte[]? large = size > LargePayload ? ArrayPool<byte>.Shared.Rent(size) : null;
@@ -128,17 +132,19 @@ internal sealed partial class Transmission
         int length = (int)header.Length;
         if (length < LargePayload)
         {
-            if (!await _input.FillAsync(length, _connection.Receiving).ConfigureAwait(false))
-            {
-                throw new ConnectionEndedException(
-                    NbdDisconnectReason.ConnectionLost, "the client closed the connection inside a write");
-            }
+            await _input.FillInsideAsync(length, _connection.Receiving).ConfigureAwait(false);
             ReadOnlyMemory<byte> data = _input.Buffered[..length];
             _input.Advance(length);
             Start(header, data, _input.Slab, null);
             return;
         }
         _input.ExpectLargePayload = true;
+        if (await TryWriteLentAsync(header).ConfigureAwait(false))
+        {
+            return;
+        }
+        // Held from now on: a client that takes its time to send it holds it all the same.
+        _budget.Take(length);
         byte[] rented = ArrayPool<byte>.Shared.Rent(length);
         try
         {
@@ -148,6 +154,10 @@ internal sealed partial class Transmission
         {
             Return(rented);
             throw;
+        }
+        finally
+        {
+            _budget.Give(length);
         }
         Start(header, rented.AsMemory(0, length), null, rented);
     }

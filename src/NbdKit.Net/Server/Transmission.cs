@@ -60,6 +60,18 @@ internal sealed partial class Transmission
         {
             await ReceiveAsync().ConfigureAwait(false);
         }
+        catch (ConnectionEndedException e) when (e.InnerException is null)
+        {
+            _connection.End(e.Reason, e.Message);
+            await FinishWithoutClientAsync().ConfigureAwait(false);
+            throw;
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            // The transport failed, or this server did: nobody will hear of what is in flight.
+            _connection.Cut();
+            throw;
+        }
         finally
         {
             await _budget.WaitForRequestsAsync().ConfigureAwait(false);
@@ -133,7 +145,7 @@ internal sealed partial class Transmission
                 return Step.Done;
             }
             _fault = _connection.RefusesRequests // 3
-                ? new RequestFault(NbdError.Shutdown, "the server is stopping")
+                ? new RequestFault(NbdError.Shutdown, _connection.Refusal.Detail)
                 : RequestValidation.Check(_current, _export, _maxPayload);
             if (_current.Type == CommandType.Write)
             {
@@ -191,19 +203,23 @@ internal sealed partial class Transmission
         return null;
     }
 
-    private async ValueTask ClientGoneAsync()
+    private ValueTask ClientGoneAsync()
     {
-        // What is in flight was asked for and is finished, unless nobody is left to hear of it.
         _connection.End(NbdDisconnectReason.ClientGone, "the client closed the connection without a goodbye");
+        return FinishWithoutClientAsync();
+    }
+
+    /// <summary>What is in flight was asked for and is finished, unless nobody is left to hear of it.</summary>
+    private async ValueTask FinishWithoutClientAsync()
+    {
         if (_connection.Transport.IsPeerGone())
         {
-            _connection.Abort(NbdDisconnectReason.ClientGone, "the client is gone");
+            _connection.Cut();
             return;
         }
         // A TCP socket cannot tell a client that is gone from one that only said that it will send no more.
         using ITimer grace = _connection.Server.TimeProvider.CreateTimer(
-            _ => _connection.Abort(NbdDisconnectReason.ClientGone, "the client is gone"),
-            null, _connection.Server.Options.StopTimeout, Timeout.InfiniteTimeSpan);
+            _ => _connection.Cut(), null, _connection.Server.Options.StopTimeout, Timeout.InfiniteTimeSpan);
         await _budget.WaitForRequestsAsync().ConfigureAwait(false);
     }
 

@@ -1,3 +1,5 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Transports;
 
 /// <summary>
@@ -31,6 +33,14 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
         => socket.SendAsync(bytes, cancellationToken);
 
+    public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
+        => socket.SendAsync(bytes, loan, cancellationToken);
+
+    public override ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
+        => IsBusy
+            ? new ValueTask<int>(Received(socket.Receive(loan, position)))
+            : ReceiveElsewhereAsync(loan.PieceAt(position), cancellationToken);
+
     public override bool IsPeerGone() => socket.IsPeerGone();
 
     public override void StopReceiving() => socket.StopReceiving();
@@ -50,9 +60,10 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
         ReturnThread();
     }
 
-    private int ReceiveHere(Memory<byte> buffer)
+    private int ReceiveHere(Memory<byte> buffer) => Received(socket.Receive(buffer.Span));
+
+    private int Received(int received)
     {
-        int received = socket.Receive(buffer.Span);
         if (received < 0)
         {
             ReturnThread();

@@ -1,4 +1,6 @@
+using System.Net;
 using System.Net.Sockets;
+using NbdKit.Buffers;
 using NbdKit.Native;
 
 namespace NbdKit.Transports;
@@ -14,7 +16,7 @@ internal sealed class SocketTransport : Transport
 
     // How long a send blocks. A client that takes nothing for so long may be busy sending: the receiving must go on then, or
     // both sides would wait for each other.
-    private const int SendMicroseconds = 2000;
+    private const int SendMilliseconds = 2;
 
     // How long a client gets to take the last bytes and close, before the socket is closed under them.
     private static readonly TimeSpan Linger = TimeSpan.FromSeconds(1);
@@ -34,6 +36,7 @@ internal sealed class SocketTransport : Transport
         if (_watch is not null)
         {
             socket.ReceiveTimeout = ReceiveMilliseconds;
+            socket.SendTimeout = SendMilliseconds;
             LinuxSocket.MakeBlocking(socket.SafeHandle);
         }
     }
@@ -48,7 +51,7 @@ internal sealed class SocketTransport : Transport
             ? _socket.ReceiveAsync(buffer, SocketFlags.None, cancellationToken)
             : ReceiveWhenReadableAsync(_watch, buffer, cancellationToken);
 
-    /// <summary>Whether <see cref="Receive"/> may be used.</summary>
+    /// <summary>Whether <see cref="Receive(Span{byte})"/> may be used.</summary>
     public bool CanBlock => _watch is not null;
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
@@ -68,12 +71,27 @@ internal sealed class SocketTransport : Transport
             {
                 bytes = bytes[sent..];
             }
-            else if (!_socket.Poll(SendMicroseconds, SelectMode.SelectWrite))
+            else
             {
                 return SendWhenWritableAsync(_watch, bytes, cancellationToken);
             }
         }
     }
+
+    public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
+    {
+        if (_watch is null)
+        {
+            return base.SendAsync(bytes, loan, cancellationToken);
+        }
+        int sent = SendNow(bytes.Span, loan, 0);
+        return sent == bytes.Length + loan.Length
+            ? default
+            : SendWhenWritableAsync(_watch, bytes, loan, sent, cancellationToken);
+    }
+
+    /// <summary>Receives into lent memory on the caller's thread, which may block for a while; -1 if nothing came.</summary>
+    public int Receive(Loan loan, int position) => LinuxSocket.Receive(_socket.SafeHandle, loan, position);
 
     /// <summary>Receives on the caller's thread, which may block for a while; -1 if nothing came.</summary>
     public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: true);
@@ -172,6 +190,32 @@ internal sealed class SocketTransport : Transport
         await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
     }
 
+    private async ValueTask SendWhenWritableAsync(
+        SocketWatch watch, ReadOnlyMemory<byte> bytes, Loan loan, int sent, CancellationToken cancellationToken)
+    {
+        while (sent < bytes.Length + loan.Length)
+        {
+            await watch.WaitWritableAsync().ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+            sent = SendNow(bytes.Span, loan, sent);
+        }
+    }
+
+    // Slabs and what layers lend are pinned for as long as they live.
+    private int SendNow(ReadOnlySpan<byte> bytes, Loan loan, int sent)
+    {
+        while (sent < bytes.Length + loan.Length)
+        {
+            int count = LinuxSocket.Send(_socket.SafeHandle, bytes, loan, sent);
+            if (count < 0)
+            {
+                break;
+            }
+            sent += count;
+        }
+        return sent;
+    }
+
     private async ValueTask SendByRuntimeAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
     {
         while (bytes.Length > 0)
@@ -183,7 +227,9 @@ internal sealed class SocketTransport : Transport
 
     private static NbdPeer Describe(Socket socket)
     {
-        var peer = new NbdPeer { EndPoint = socket.RemoteEndPoint };
+        EndPoint? endPoint = socket.RemoteEndPoint;
+        // A Unix client rarely binds a name to its own end; thousands of idle ones need not keep an empty one each.
+        var peer = new NbdPeer { EndPoint = endPoint is UnixDomainSocketEndPoint && endPoint.ToString() is not { Length: > 0 } ? null : endPoint };
         if (socket.AddressFamily != AddressFamily.Unix || !OperatingSystem.IsLinux())
         {
             return peer;

@@ -1,3 +1,5 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Transports;
 
 /// <summary>Bytes to and from one client. One receive and one send may be under way at a time.</summary>
@@ -20,6 +22,23 @@ internal abstract class Transport
 
     /// <summary>Sends everything.</summary>
     public abstract ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken);
+
+    /// <summary>Receives into lent memory from a position on; as <see cref="ReceiveAsync(Memory{byte}, CancellationToken)"/>.</summary>
+    public virtual ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
+        => ReceiveAsync(loan.PieceAt(position), cancellationToken);
+
+    /// <summary>Sends bytes, and lent memory behind them.</summary>
+    public virtual async ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
+    {
+        await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
+        int position = 0;
+        while (position < loan.Length)
+        {
+            Memory<byte> piece = loan.PieceAt(position);
+            await SendAsync(piece, cancellationToken).ConfigureAwait(false);
+            position += piece.Length;
+        }
+    }
 
     /// <summary>
     /// Whether a client that has sent its last byte is gone altogether, as far as the transport can tell: nobody would

@@ -111,6 +111,30 @@ public sealed class ListTests : WireTest
         Assert.That(list.Before.Select(reply => reply.ServerName), Is.EqualTo(Enumerable.Range(0, 1000).Select(i => $"{i:d4}")));
     }
 
+    [Test, Property("Rule", "P05")]
+    public async Task P05_What_a_list_sends_is_bounded_and_a_longer_one_ends_in_an_error()
+    {
+        string description = new('d', 4096);
+        var plugin = new TestPlugin
+        {
+            OnList = (list, _) =>
+            {
+                for (int i = 0; i < 8000; i++)
+                {
+                    list.Add($"{i}", description);
+                }
+            },
+        };
+        ServerFixture server = await ServeAsync(plugin);
+        WireClient client = await server.HaggleAsync();
+
+        OptionResult list = await client.OptAsync(Opt.List);
+
+        Assert.That(list.Type, Is.EqualTo(Rep.TooBig));
+        Assert.That(list.Before.Sum(reply => reply.Data.Length), Is.LessThanOrEqualTo(17 << 20));
+        await client.GoAsync();
+    }
+
     [Test, Property("Rule", "S048"), Property("Rule", "S023")]
     public async Task S048_S023_A_plugin_that_cannot_list_gives_one_error_and_the_session_goes_on()
     {

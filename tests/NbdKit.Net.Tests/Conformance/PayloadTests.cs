@@ -166,7 +166,9 @@ public sealed class PayloadTests : WireTest
     {
         var options = new NbdServerOptions
         {
-            MaxBytesInFlight = 100_000, MaxServerBytesInFlight = 150_000, MaxRequestsInFlight = 3,
+            MaxBytesInFlight = 100_000,
+            MaxServerBytesInFlight = 150_000,
+            MaxRequestsInFlight = 3,
         };
         ServerFixture server = await ServeAsync(
             new TestExport(size: 256 << 10) { Before = async _ => await Task.Yield() }, options);
@@ -193,5 +195,27 @@ public sealed class PayloadTests : WireTest
                 Assert.That(reply.Error, Is.Zero, $"{reply.Call}");
             }
         }
+    }
+
+    [Test, Property("Rule", "P14")]
+    public async Task P14_Clients_that_take_no_replies_hold_a_bounded_amount_and_do_not_stop_the_others()
+    {
+        var options = new NbdServerOptions { MaxBytesInFlight = 512 << 10, MaxServerBytesInFlight = 1 << 20 };
+        ServerFixture server = await ServeAsync(new TestPlugin(new TestExport(size: 128 << 10)), options);
+        WireClient bystander = await server.TransmitAsync();
+        for (int i = 0; i < 10; i++)
+        {
+            WireClient deaf = await server.TransmitAsync(pipes: new PipePair(serverOutputLimit: 10_000));
+            for (int j = 0; j < 64; j++)
+            {
+                await deaf.SendRequestAsync(Cmd.Read, 0, 100_000);
+            }
+            await bystander.ExpectAliveAsync(server.Plugin.Data);
+        }
+        for (int i = 0; i < 50; i++)
+        {
+            Assert.That(await bystander.ReadDataAsync((ulong)i, 4096), Is.EqualTo(server.Plugin.Data[i..(i + 4096)]));
+        }
+        Assert.That(server.Plugin.Calls.Count(call => call.Length == 100_000), Is.LessThan(30));
     }
 }

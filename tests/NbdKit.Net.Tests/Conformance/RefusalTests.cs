@@ -217,7 +217,11 @@ public sealed class RefusalTests : WireTest
         {
             Configure = info => info with
             {
-                CanTrim = false, CanZero = Support.None, CanCache = Support.None, CanFlush = false, CanFua = Support.None,
+                CanTrim = false,
+                CanZero = Support.None,
+                CanCache = Support.None,
+                CanFlush = false,
+                CanFua = Support.None,
             },
         });
         WireClient client = await server.TransmitAsync();

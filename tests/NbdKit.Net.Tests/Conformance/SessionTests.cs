@@ -84,6 +84,50 @@ public sealed class SessionTests : WireTest
         Assert.That(actual, Is.EqualTo(expected));
     }
 
+    [Test, Property("Rule", "S155"), Property("Rule", "S029")]
+    public async Task S155_S029_A_session_is_the_same_under_every_thread_model(
+        [Values] ThreadModel model, [Values] bool blocking)
+    {
+        ServerFixture server = await ServeAsync(WireSession.Plugin(model, blocking));
+        var session = new WireSession();
+        await session.RunAsync(server.Connect());
+        string expected = await session.RunAsync(server.Connect());
+
+        string actual = await session.RunAsync(server.Connect(new PipePair(PipePair.EveryByte)));
+
+        Assert.That(actual, Is.EqualTo(expected));
+    }
+
+    [Test, Property("Rule", "S155")]
+    public async Task S155_Under_serialized_retirement_replies_keep_the_order_of_their_requests([Values] bool structured)
+    {
+        var gate = new Gate();
+        ServerFixture server = await ServeAsync(
+            new TestPlugin(new TestExport { Before = call => call.Offset == 512 ? gate.PassAsync() : default })
+            {
+                ThreadModel = ThreadModel.SerializeRetirement,
+            });
+        WireClient client = await server.TransmitAsync(meta: structured);
+        (ushort Command, ulong Offset, uint Length)[] requests =
+        [
+            (Cmd.Read, 512, 512), (Cmd.Read, 0, 512), (Cmd.Read, 0, 0), (Cmd.Read, ulong.MaxValue, 1), (Cmd.Flush, 0, 0),
+            (Cmd.BlockStatus, 0, 512), (Cmd.WriteZeroes, 512, 512), (99, 0, 0), (Cmd.Trim, 0, 512), (Cmd.Read, 512, 1),
+        ];
+        var sent = new List<WireCall>();
+        foreach ((ushort command, ulong offset, uint length) in requests)
+        {
+            sent.Add(await client.SendRequestAsync(command, offset, length));
+        }
+        await gate.ArrivedAsync(3);
+
+        gate.Open();
+
+        foreach (WireCall call in sent)
+        {
+            Assert.That((await client.ReadReplyAsync()).Call, Is.EqualTo(call));
+        }
+    }
+
     [TestCaseSource(nameof(Parts))]
     [Property("Rule", "S029")]
     public async Task S029_A_session_that_arrives_in_two_parts_is_the_same_session_wherever_it_is_split(int part)

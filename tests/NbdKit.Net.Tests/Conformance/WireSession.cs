@@ -58,11 +58,15 @@ internal sealed class WireSession
     /// <summary>How much of it is handshake.</summary>
     public int HandshakeLength { get; }
 
-    public static TestPlugin Plugin() => new(new TestExport("disk")
-    {
-        Description = "a disk",
-        Configure = info => info with { BlockSize = new BlockSize(1, 4096, 1 << 20) },
-    });
+    public static TestPlugin Plugin(ThreadModel model = ThreadModel.Parallel, bool blocking = false)
+        => new(new TestExport("disk")
+        {
+            Description = "a disk",
+            Configure = info => info with { BlockSize = new BlockSize(1, 4096, 1 << 20), IsBlocking = blocking },
+        })
+        {
+            ThreadModel = model,
+        };
 
     /// <summary>Sends everything and reads everything, judged as it comes.</summary>
     /// <returns>What came, in words, with the replies to requests in the order of their cookies.</returns>

@@ -177,6 +177,43 @@ public class DelayFilterTests
     }
 
     [Test]
+    public async Task Delays_can_be_changed_while_the_filter_serves([ValueSource(nameof(Operations))] string operation)
+    {
+        var filter = new DelayFilter { DelayFastZero = false, TimeProvider = _time };
+        await using NbdBackend chain = NbdBackend.Compose(
+            new RecordingPlugin(_calls)
+            {
+                Info = (_, info) => info with { CanZero = Support.Emulate, CanCache = Support.Emulate, CanExtents = false },
+            },
+            filter);
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(Call(disk, operation).IsCompletedSuccessfully);
+        for (int seconds = 1; seconds <= 2; seconds++)
+        {
+            var delay = TimeSpan.FromSeconds(seconds);
+            (filter.Read, filter.Write, filter.Trim, filter.Zero, filter.Cache, filter.Extents) = (delay, delay, delay, delay, delay, delay);
+            Task pending = Call(disk, operation);
+            Assert.That(_time.NextTimer, Is.EqualTo(delay));
+            if (operation == "zero")
+            {
+                Assert.That(
+                    async () => await disk.ZeroAsync(0, 512, RequestFlags.FastZero, default), Throws.InstanceOf<NbdException>());
+            }
+            _time.Advance(delay);
+            await pending.Soon();
+        }
+        (filter.Read, filter.Write, filter.Trim, filter.Zero, filter.Cache, filter.Extents) = (default, default, default, default, default, default);
+        Assert.That(Call(disk, operation).IsCompletedSuccessfully);
+        Assert.That(() => filter.Open = TimeSpan.FromTicks(-1), Throws.InstanceOf<ArgumentOutOfRangeException>());
+        filter.Close = filter.Open = TimeSpan.FromSeconds(3);
+        Task<NextContext> opening = chain.OpenAsync().AsTask();
+        await _time.WaitForTimersAsync();
+        (filter.Open, filter.Close) = (default, default);
+        _time.Advance(TimeSpan.FromSeconds(3));
+        await (await opening.Soon()).DisposeAsync();
+    }
+
+    [Test]
     public void Parameters_set_the_delays()
     {
         DelayFilter filter = Create(("rdelay", "100ms"), ("wdelay", "2"), ("delay-trim", "3"), ("delay-fast-zero", "no"), ("delay-open", "4s"), ("delay-close", "5us"));

@@ -147,6 +147,37 @@ public class ErrorFilterTests
     }
 
     [Test]
+    public async Task Rules_can_be_changed_and_switched_off_while_the_filter_serves([ValueSource(nameof(Operations))] string operation)
+    {
+        var filter = new ErrorFilter();
+        await using NbdBackend chain = NbdBackend.Compose(
+            new RecordingPlugin(_calls)
+            {
+                Info = (_, info) => info with { CanZero = Support.Emulate, CanCache = Support.Emulate, CanExtents = false },
+            },
+            filter);
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(await ErrorOf(disk, operation), Is.Null);
+        var rule = new ErrorRule { Rate = 1, Error = NbdError.NoSpace };
+        filter.All = rule;
+        Assert.That(await ErrorOf(disk, operation), Is.EqualTo(NbdError.NoSpace));
+        rule = rule with { Error = NbdError.OutOfMemory };
+        (filter.Read, filter.Write, filter.Trim, filter.Zero, filter.Extents, filter.Cache) = (rule, rule, rule, rule, rule, rule);
+        Assert.That(await ErrorOf(disk, operation), Is.EqualTo(NbdError.OutOfMemory));
+        filter.Enabled = false;
+        Assert.That(await ErrorOf(disk, operation), Is.Null);
+        filter.Enabled = true;
+        Assert.That(await ErrorOf(disk, operation), Is.EqualTo(NbdError.OutOfMemory));
+        rule = rule with { Rate = 0 };
+        (filter.Read, filter.Write, filter.Trim, filter.Zero, filter.Extents, filter.Cache) = (rule, rule, rule, rule, rule, rule);
+        Assert.That(await ErrorOf(disk, operation), Is.Null);
+        (filter.Read, filter.Write, filter.Trim, filter.Zero, filter.Extents, filter.Cache) = (null, null, null, null, null, null);
+        Assert.That(await ErrorOf(disk, operation), Is.EqualTo(NbdError.NoSpace));
+        filter.All = null;
+        Assert.That(await ErrorOf(disk, operation), Is.Null);
+    }
+
+    [Test]
     public void Parameters_are_inherited_one_by_one()
     {
         ErrorFilter filter = Create(("error", "ENOSPC"), ("error-rate", "10%"), ("error-file", "/tmp/inject"), ("error-pread", "EPERM"), ("error-trim-rate", "0"), ("error-zero-file", "/tmp/other"), ("error-seed", "7"));

@@ -94,6 +94,62 @@ public class ReadonlyFilterTests
     }
 
     [Test]
+    public async Task With_a_switch_writes_are_refused_while_it_is_on()
+    {
+        var plugin = new ModelPlugin(new byte[4096]);
+        var filter = new ReadonlyFilter { IsSwitchable = true };
+        await using NbdBackend chain = NbdBackend.Compose(plugin, filter);
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(plugin.Opens, Is.EqualTo(new[] { ("", false) }));
+        Assert.That(disk.Info, Is.EqualTo(plugin.Info with { Size = 4096 }));
+        Func<Task>[] changes =
+        [
+            async () => await disk.WriteAsync(new byte[1], 0, RequestFlags.None, default),
+            async () => await disk.TrimAsync(0, 1, RequestFlags.None, default),
+            async () => await disk.ZeroAsync(0, 1, RequestFlags.None, default),
+        ];
+        for (int round = 0; round < 2; round++)
+        {
+            filter.ReadOnly = true;
+            foreach (Func<Task> change in changes)
+            {
+                Assert.That(TestData.Failure(change).Error, Is.EqualTo(NbdError.PermissionDenied));
+            }
+            await disk.FlushAsync(default);
+            await TestData.ReadAsync(disk, 0, 1);
+            Assert.That(plugin.TakeCalls(), Is.EqualTo(new[] { "flush", "read 0+1" }));
+            filter.ReadOnly = false;
+            foreach (Func<Task> change in changes)
+            {
+                await change();
+            }
+            Assert.That(plugin.TakeCalls(), Has.Length.EqualTo(3));
+        }
+    }
+
+    [Test]
+    public async Task The_switch_and_the_file_refuse_each_on_its_own_and_the_switch_is_not_heeded_unasked()
+    {
+        var plugin = new ModelPlugin(new byte[4096]);
+        var both = new ReadonlyFilter { IsSwitchable = true, ReadOnly = false, ReadonlyFile = _file };
+        await using NbdBackend chain = NbdBackend.Compose(plugin, both, new ReadonlyFilter { ReadonlyFile = _file + ".other" });
+        await using NextContext disk = await chain.OpenAsync();
+        await disk.WriteAsync(new byte[1], 0, RequestFlags.None, default);
+        await File.WriteAllTextAsync(_file, "");
+        Assert.That(
+            TestData.Failure(async () => await disk.WriteAsync(new byte[1], 0, RequestFlags.None, default)).Error,
+            Is.EqualTo(NbdError.PermissionDenied));
+        File.Delete(_file);
+        both.ReadOnly = true;
+        Assert.That(
+            TestData.Failure(async () => await disk.WriteAsync(new byte[1], 0, RequestFlags.None, default)).Error,
+            Is.EqualTo(NbdError.PermissionDenied));
+        await using NbdBackend permanent = NbdBackend.Compose(new ModelPlugin(new byte[1]), new ReadonlyFilter { ReadOnly = false });
+        await using NextContext readOnly = await permanent.OpenAsync();
+        Assert.That(readOnly.Info.CanWrite, Is.False);
+    }
+
+    [Test]
     public void A_relative_path_is_resolved_once()
     {
         var filter = (ReadonlyFilter)ReadonlyFilter.Entry.Create(

@@ -9,13 +9,20 @@ internal static class StackGenerators
     public static IReadOnlyList<StackGenerator> All { get; } =
     [
         new("blocksize", BlockSize),
+        new("cache", Cache),
+        new("ext2", Ext2),
         new("fua", Fua),
+        new("multi-conn", MultiConn),
         new("noextents", Noextents),
         new("nofilter", (_, _) => new NofilterFilter()),
         new("noparallel", (_, random) => new NoparallelFilter { Serialize = (ThreadModel)random.Next(4) }),
         new("nozero", Nozero),
         new("offset", Offset),
+        new("openonce", Openonce),
         new("partition", Partition),
+        new("pause", (_, random) => new PauseFilter { FlushesWhenQuiet = random.Next(2) == 0 }),
+        new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
+        new("rate", Rate),
         new("readonly", Readonly),
     ];
 
@@ -44,6 +51,30 @@ internal static class StackGenerators
         };
         model.Narrow(offset, range ?? left);
         return new OffsetFilter { Offset = offset, Range = range };
+    }
+
+    private static Ext2Filter? Ext2(StackModel model, Random random)
+    {
+        int blockSize = 1024 << random.Next(3);
+        int start = Ext2Layout.Overhead(blockSize);
+        long blocks = model.Size / blockSize;
+        if (!model.IsBacked || (blocks * blockSize) - start < blockSize)
+        {
+            return null;
+        }
+        int room = (int)(blocks * blockSize) - start;
+        int size = random.Next(2) == 0 ? room : random.Next(room * 3 / 4, room) + 1;
+        Ext2Layout.Write(model.Bytes(0, model.Size), blockSize, size, random.Next(1, 5));
+        model.Narrow(start, size);
+        string? below = model.Info.Description;
+        model.Change(info => info with
+        {
+            Description = $"file /f of a file system{(below is null ? "" : ": " + below)}",
+            CanZero = info.CanZero == Support.None ? Support.None : Support.Native,
+            CanExtents = true,
+            CanMultiConn = true,
+        });
+        return new Ext2Filter { File = "/f" };
     }
 
     private static PartitionFilter? Partition(StackModel model, Random random)
@@ -113,6 +144,45 @@ internal static class StackGenerators
         };
     }
 
+    private static CacheFilter Cache(StackModel model, Random random)
+    {
+        var mode = (CacheMode)random.Next(3);
+        long minBlockSize = random.Next(3) == 0 ? 65_536 : 4096 << random.Next(3);
+        long blockSize = Math.Max(minBlockSize, Math.Max(model.Info.BlockSize.Minimum, model.Info.BlockSize.Preferred));
+        model.Change(info => info with
+        {
+            BlockSize = info.BlockSize switch
+            {
+                { IsKnown: false } => new BlockSize(1, blockSize),
+                var known when blockSize <= known.Maximum => new BlockSize(known.Minimum, blockSize, known.Maximum),
+                var known => known,
+            },
+            CanCache = Support.Native,
+        });
+        if (mode != CacheMode.WriteThrough)
+        {
+            NbdExportInfo below = model.Info;
+            bool isDurable = below.CanFlush || below.CanFua != Support.None;
+            model.HoldsBack |= below.CanWrite;
+            model.ForcesData = false;
+            model.LosesData |= below.CanWrite && (mode == CacheMode.Unsafe || !isDurable);
+            model.Change(info => info with
+            {
+                CanFlush = true,
+                CanFua = mode == CacheMode.Unsafe || isDurable ? Support.Native : Support.None,
+                CanMultiConn = true,
+            });
+        }
+        return new CacheFilter
+        {
+            Mode = mode,
+            MinBlockSize = minBlockSize,
+            MaxSize = random.Next(2) == 0 ? null : random.Next(4096, 100_000),
+            OnRead = random.Next(2) == 0,
+            Store = (CacheStore)random.Next(2),
+        };
+    }
+
     private static FuaFilter? Fua(StackModel model, Random random)
     {
         var mode = (FuaMode)random.Next(6);
@@ -168,6 +238,51 @@ internal static class StackGenerators
             },
         });
         return new NozeroFilter { Mode = mode, FastMode = fast };
+    }
+
+    // The automatic mode depends on the thread model of the whole chain, which is not known here.
+    private static MultiConnFilter? MultiConn(StackModel model, Random random)
+    {
+        var mode = (MultiConnMode)random.Next(1, 5);
+        NbdExportInfo below = model.Info;
+        bool canFlush = below.CanFlush || below.CanFua == Support.Emulate;
+        if (mode == MultiConnMode.Emulate && below.CanWrite && !canFlush)
+        {
+            return null;
+        }
+        model.Change(info => mode switch
+        {
+            MultiConnMode.Emulate => info with
+            {
+                CanMultiConn = true,
+                CanFlush = canFlush,
+                CanFua = info.CanFua == Support.Native && canFlush ? Support.Emulate : info.CanFua,
+            },
+            MultiConnMode.Plugin => info,
+            _ => info with { CanMultiConn = mode == MultiConnMode.Unsafe },
+        });
+        return new MultiConnFilter { Mode = mode, TrackDirty = (MultiConnTracking)random.Next(3) };
+    }
+
+    private static OpenonceFilter Openonce(StackModel model, Random random)
+    {
+        model.Change(info => info with { CanMultiConn = true });
+        return new OpenonceFilter { IdleTime = random.Next(2) == 0 ? TimeSpan.Zero : null };
+    }
+
+    private static RateFilter Rate(StackModel model, Random random)
+    {
+        model.Change(info => info with
+        {
+            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+        });
+        return new RateFilter
+        {
+            Rate = random.NextInt64(2) << 20,
+            ConnectionRate = random.NextInt64(2) << 20,
+            TimeProvider = new HastyTimeProvider(),
+        };
     }
 
     private static NoextentsFilter Noextents(StackModel model, Random random)

@@ -30,6 +30,24 @@ public class RangeLockTests
     }
 
     [Test]
+    public async Task Trying_to_enter_never_waits()
+    {
+        var locks = new RangeLock();
+        RangeLock.Holder shared = await locks.EnterAsync(0, 10, exclusive: false, default);
+        Assert.That(locks.TryEnter(9, 20, exclusive: true), Is.Null);
+        RangeLock.Holder? second = locks.TryEnter(9, 20, exclusive: false);
+        RangeLock.Holder? apart = locks.TryEnter(20, 30, exclusive: true);
+        Assert.That((second, apart), Is.Not.EqualTo((shared, shared)));
+        Assert.That(locks.TryEnter(29, 30, exclusive: false), Is.Null);
+        Assert.That(locks.Count, Is.EqualTo(3));
+        locks.Exit(shared);
+        second!.Dispose();
+        apart!.Dispose();
+        Assert.That(locks.Count, Is.Zero);
+        locks.TryEnter(0, 30, exclusive: true)!.Dispose();
+    }
+
+    [Test]
     public async Task Who_comes_later_does_not_overtake_one_that_waits_for_the_same_bytes()
     {
         RangeLock.Holder shared = await Enter(0, 10, exclusive: false);

@@ -110,13 +110,13 @@ internal sealed class ScriptedTransport : Transport
                 _arrival ??= new TaskCompletionSource();
                 arrival = _arrival.Task;
             }
-            await arrival.WaitAsync(cancellationToken);
+            await arrival.WaitAsync(cancellationToken).ConfigureAwait(false);
         }
     }
 
     public override async ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
     {
-        await WaitForDataAsync(cancellationToken);
+        await WaitForDataAsync(cancellationToken).ConfigureAwait(false);
         lock (_lock)
         {
             int count = Math.Min(buffer.Length, _input.Count);
@@ -163,6 +163,16 @@ internal sealed class ScriptedTransport : Transport
         {
             (arrival, _arrival) = (_arrival, null);
         }
-        arrival?.TrySetResult();
+        // What waits goes on right here, which it does not under a synchronization context.
+        SynchronizationContext? context = SynchronizationContext.Current;
+        SynchronizationContext.SetSynchronizationContext(null);
+        try
+        {
+            arrival?.TrySetResult();
+        }
+        finally
+        {
+            SynchronizationContext.SetSynchronizationContext(context);
+        }
     }
 }

@@ -35,6 +35,9 @@ internal sealed class StackModel
     /// <summary>A filter ignores FUA or flushes.</summary>
     public bool LosesData { get; set; }
 
+    /// <summary>A filter keeps what was written from the plugin until a flush, or the end.</summary>
+    public bool HoldsBack { get; set; }
+
     /// <summary>A filter makes every request durable.</summary>
     public bool ForcesData { get; set; }
 

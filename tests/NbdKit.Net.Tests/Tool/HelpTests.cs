@@ -89,4 +89,8 @@ public sealed class HelpTests
             }
         }
     }
+
+    [Test]
+    public void A_filter_s_name_alone_shows_its_help()
+        => Assert.That(Help.Text(new NbdCatalogue(), "cow", []), Does.Contain("cow-block-size"));
 }

@@ -8,7 +8,7 @@ internal sealed class ToolProcess : IAsyncDisposable
 {
     private static readonly string Assembly = Path.Combine(AppContext.BaseDirectory, "nbdkit-net.dll");
 
-    private readonly CancellationTokenSource _deadline = new(TimeSpan.FromSeconds(30));
+    private readonly CancellationTokenSource _deadline = new(TimeSpan.FromSeconds(120));
     private readonly Task<string> _error;
 
     private ToolProcess(Process process)

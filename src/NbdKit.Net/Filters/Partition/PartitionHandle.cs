@@ -1,9 +1,10 @@
 using System.Text;
+using NbdKit.Buffers;
 
 namespace NbdKit.Filters.Partition;
 
 /// <summary>One context of the partition filter: finds the partition, then moves every request into it.</summary>
-internal sealed class PartitionHandle : INbdFilterHandle
+internal sealed class PartitionHandle : INbdFilterHandle, ILendingFilter
 {
     private const int LargestDescription = 4096;
 
@@ -35,6 +36,9 @@ internal sealed class PartitionHandle : INbdFilterHandle
 
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
         => new(next.Info with { Size = _range.Length, Description = Describe(next.Info.Description) });
+
+    public bool TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+        => next.TryLend(offset + _range.Offset, length, loan, forWrite);
 
     public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => next.ReadAsync(buffer, offset + _range.Offset, cancellationToken);
@@ -73,4 +77,6 @@ internal sealed class PartitionHandle : INbdFilterHandle
         string full = disk is null ? own : $"{own}: {disk}";
         return Encoding.UTF8.GetByteCount(full) <= LargestDescription ? full : own;
     }
+
+    bool INbdFilterHandle.KeepsNext => true;
 }

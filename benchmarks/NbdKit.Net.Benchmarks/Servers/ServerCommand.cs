@@ -1,0 +1,39 @@
+using System.Net;
+using System.Net.Sockets;
+
+namespace NbdKit.Benchmarks.Servers;
+
+/// <summary>How a server is started, and where it listens then.</summary>
+internal sealed record ServerCommand(EndPoint EndPoint, string Program, IReadOnlyList<string> Arguments)
+{
+    /// <summary>The command of this project: nbdkit's command line.</summary>
+    public static ServerCommand Ours(Settings settings, UnixDomainSocketEndPoint socket, params IEnumerable<string> arguments)
+    {
+        string tool = settings.Tool ?? Repository.Tool;
+        IEnumerable<string> all = ["-U", $"{socket}", .. arguments];
+        return tool.EndsWith(".dll", StringComparison.Ordinal)
+            ? new ServerCommand(socket, DotNet, [tool, .. all])
+            : new ServerCommand(socket, tool, [.. all]);
+    }
+
+    public static ServerCommand Nbdkit(UnixDomainSocketEndPoint socket, params IEnumerable<string> arguments)
+        => new(socket, "nbdkit", ["-f", "-U", $"{socket}", .. arguments]);
+
+    public static ServerCommand QemuNbd(UnixDomainSocketEndPoint socket, string file, params IEnumerable<string> arguments)
+        => new(socket, "qemu-nbd", ["--persistent", "--shared=0", "--format=raw", "-k", $"{socket}", .. arguments, file]);
+
+    /// <summary>The library in a process of this program's own; see <see cref="Modes.ServeMode"/>.</summary>
+    public static ServerCommand Library(EndPoint endPoint, long size, int maxConnections = 100, bool asStream = false)
+    {
+        string address = endPoint is IPEndPoint ip ? $"{ip.Port}" : $"{endPoint}";
+        string transport = asStream ? "stream" : endPoint is IPEndPoint ? "tcp" : "unix";
+        (string program, string[] arguments) = OfSelf(Modes.ServeMode.Name, transport, address, $"{size}", $"{maxConnections}");
+        return new ServerCommand(endPoint, program, arguments);
+    }
+
+    /// <summary>This program with arguments.</summary>
+    public static (string Program, string[] Arguments) OfSelf(params string[] arguments)
+        => (DotNet, [typeof(ServerCommand).Assembly.Location, .. arguments]);
+
+    private static string DotNet => Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet";
+}

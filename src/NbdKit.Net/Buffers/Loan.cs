@@ -1,0 +1,71 @@
+using System.Runtime.InteropServices;
+using NbdKit.Native;
+
+namespace NbdKit.Buffers;
+
+/// <summary>
+/// Memory of a layer that holds a range of its disk, lent so that it is sent, or received into, without a copy. Pieces in
+/// order cover the range exactly.
+/// </summary>
+/// <remarks>
+/// What is lent belongs to the garbage collector: it stays valid for as long as the loan refers to it, whatever the layer does
+/// meanwhile. Its content may change while it is lent, as that of any range under parallel requests.
+/// </remarks>
+internal sealed class Loan
+{
+    private readonly List<Piece> _pieces = [];
+
+    /// <summary>The number of bytes lent.</summary>
+    public int Length { get; private set; }
+
+    /// <summary>Adds the next piece.</summary>
+    /// <param name="pinned">An array of the pinned object heap, which is never moved.</param>
+    /// <param name="start">First byte.</param>
+    /// <param name="count">Number of bytes.</param>
+    public void Add(byte[] pinned, int start, int count)
+    {
+        _pieces.Add(new Piece(pinned, start, count));
+        Length += count;
+    }
+
+    /// <summary>The rest of the piece that a position lies in.</summary>
+    public Memory<byte> PieceAt(int position)
+    {
+        int i = 0;
+        while (position >= _pieces[i].Count)
+        {
+            position -= _pieces[i++].Count;
+        }
+        return _pieces[i].Array.AsMemory(_pieces[i].Start + position, _pieces[i].Count - position);
+    }
+
+    /// <summary>Fills in the memory from a position on, as much as the vectors take; returns how many were used.</summary>
+    public int FillVectors(int position, Span<IoVector> vectors)
+    {
+        int used = 0;
+        foreach (Piece piece in CollectionsMarshal.AsSpan(_pieces))
+        {
+            if (position >= piece.Count)
+            {
+                position -= piece.Count;
+                continue;
+            }
+            if (used == vectors.Length)
+            {
+                break;
+            }
+            vectors[used++] = new IoVector(
+                Marshal.UnsafeAddrOfPinnedArrayElement(piece.Array, piece.Start + position), piece.Count - position);
+            position = 0;
+        }
+        return used;
+    }
+
+    public void Clear()
+    {
+        _pieces.Clear();
+        Length = 0;
+    }
+
+    private readonly record struct Piece(byte[] Array, int Start, int Count);
+}

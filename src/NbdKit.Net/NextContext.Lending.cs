@@ -1,0 +1,38 @@
+using NbdKit.Buffers;
+
+namespace NbdKit;
+
+// Lending: large payloads travel between the client and the memory of a layer without a copy in between.
+public sealed partial class NextContext
+{
+    /// <summary>Lends a range, at once or not at all. Only where no gate and no emulation stands in the way.</summary>
+    internal bool TryLend(long offset, int length, Loan loan, bool forWrite)
+    {
+        CheckRange(offset, length);
+        if (_gate is not null)
+        {
+            return false;
+        }
+        if (forWrite)
+        {
+            Require(_info!.CanWrite, "write");
+        }
+        if (_plugin is not null)
+        {
+            return _plugin is ILender lender && lender.TryLend(offset, length, loan, forWrite);
+        }
+        if (_filter is not ILendingFilter filter)
+        {
+            return false;
+        }
+        NextContext next = _filterContext!.EnterNext();
+        try
+        {
+            return filter.TryLend(next, offset, length, loan, forWrite);
+        }
+        finally
+        {
+            next.Leave();
+        }
+    }
+}

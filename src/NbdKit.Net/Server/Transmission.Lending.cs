@@ -1,0 +1,70 @@
+using NbdKit.Buffers;
+using NbdKit.Protocol;
+
+namespace NbdKit.Server;
+
+// Large payloads of a layer that holds its disk in memory: sent from there, and received into it.
+internal sealed partial class Transmission
+{
+    /// <summary>Answers a read with lent memory; false if the layers lend none.</summary>
+    private bool TryReadLent(in RequestHeader header)
+    {
+        if (Borrow(header, forWrite: false) is not { } loan)
+        {
+            return false;
+        }
+        ReplySegment reply = _replies.ReserveShared(ReadReplyHeader, out Memory<byte> memory);
+        WriteSuccess(memory.Span, header);
+        _replies.Queue(reply.With(loan));
+        return true;
+    }
+
+    /// <summary>
+    /// Receives the payload of a write into lent memory, with which the write is done; false if the layers lend none. If the
+    /// client leaves in the middle, a part of the range has the new content: the write was never acknowledged.
+    /// </summary>
+    private async ValueTask<bool> TryWriteLentAsync(RequestHeader header)
+    {
+        if (_startsElsewhere || header.Flags != CommandFlags.None || Borrow(header, forWrite: true) is not { } loan)
+        {
+            return false;
+        }
+        try
+        {
+            await _input.ReadExactlyAsync(loan, _connection.Receiving).ConfigureAwait(false);
+        }
+        finally
+        {
+            loan.Clear();
+            _connection.Server.Loans.Return(loan);
+        }
+        WriteSuccess(_replies.Reserve(SimpleReply.Size).Span, header);
+        _replies.Commit(SimpleReply.Size);
+        return true;
+    }
+
+    private Loan? Borrow(in RequestHeader header, bool forWrite)
+    {
+        Loan loan = _connection.Server.Loans.Get();
+        bool lent = false;
+        try
+        {
+            lent = _export.Context.TryLend((long)header.Offset, (int)header.Length, loan, forWrite)
+                && loan.Length == (int)header.Length;
+            return lent ? loan : null;
+        }
+        catch (Exception)
+        {
+            // The request itself, which comes next, meets the same failure and reports it.
+            return null;
+        }
+        finally
+        {
+            if (!lent)
+            {
+                loan.Clear();
+                _connection.Server.Loans.Return(loan);
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+using NbdKit.Server;
+using NbdKit.Tests.Testing;
+
+namespace NbdKit.Tests.Server;
+
+public sealed class FlowBudgetTests
+{
+    [Test]
+    public void Requests_are_counted()
+    {
+        var budget = new FlowBudget(2, 100, new ServerBudget(1000));
+        budget.BeginRequest();
+        Assert.That(budget.HasRoom(0));
+        budget.BeginRequest();
+        Assert.That((budget.HasRoom(0), budget.Requests), Is.EqualTo((false, 2)));
+        budget.EndRequest();
+        Assert.That(budget.HasRoom(0));
+    }
+
+    [Test]
+    public void Bytes_are_counted_and_a_single_request_is_always_let_through()
+    {
+        var budget = new FlowBudget(10, 100, new ServerBudget(1000));
+        Assert.That(budget.HasRoom(10_000), "nothing is held");
+        budget.Take(60);
+        Assert.That((budget.HasRoom(40), budget.HasRoom(41)), Is.EqualTo((true, false)));
+        budget.Take(60);
+        Assert.That(budget.HasRoom(1), Is.False);
+        budget.Give(120);
+        Assert.That(budget.HasRoom(10_000));
+    }
+
+    [Test]
+    public void A_request_of_no_bytes_needs_room_only_for_itself()
+    {
+        var server = new ServerBudget(100);
+        var other = new FlowBudget(10, 1000, server);
+        other.Take(100);
+        var budget = new FlowBudget(10, 1000, server);
+        Assert.That(budget.HasRoom(0));
+        Assert.That(budget.HasRoom(1), Is.False);
+    }
+
+    [Test]
+    public async Task A_wait_ends_with_whatever_makes_room()
+    {
+        var server = new ServerBudget(100);
+        var other = new FlowBudget(10, 1000, server);
+        var budget = new FlowBudget(1, 100, server);
+
+        budget.BeginRequest();
+        Task forRequest = budget.WaitAsync(1).AsTask();
+        Assert.That(forRequest.IsCompleted, Is.False);
+        budget.EndRequest();
+        await forRequest.Soon();
+
+        budget.Take(100);
+        Task forBytes = budget.WaitAsync(1).AsTask();
+        Assert.That(forBytes.IsCompleted, Is.False);
+        budget.Give(100);
+        await forBytes.Soon();
+
+        other.Take(100);
+        Task forOthers = budget.WaitAsync(50).AsTask();
+        Assert.That(forOthers.IsCompleted, Is.False);
+        other.Give(100);
+        await forOthers.Soon();
+
+        other.Take(100);
+        Task forAnEnd = budget.WaitAsync(50).AsTask();
+        budget.Wake();
+        await forAnEnd.Soon();
+    }
+
+    [Test]
+    public async Task A_wait_for_room_that_is_there_ends_at_once()
+    {
+        var budget = new FlowBudget(1, 100, new ServerBudget(100));
+        await budget.WaitAsync(10).AsTask().Soon();
+        await budget.WaitForRequestsAsync().AsTask().Soon();
+    }
+
+    [Test]
+    public async Task Waiting_for_requests_ends_with_the_last_of_them()
+    {
+        var budget = new FlowBudget(10, 100, new ServerBudget(100));
+        budget.BeginRequest();
+        budget.BeginRequest();
+        Task last = budget.WaitForRequestsAsync().AsTask();
+        budget.EndRequest();
+        budget.Wake();
+        Assert.That(last.IsCompleted, Is.False);
+        budget.EndRequest();
+        await last.Soon();
+    }
+
+    [Test]
+    public async Task Under_load_no_wake_up_is_lost()
+    {
+        var server = new ServerBudget(64);
+        await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => Task.Run(async () =>
+        {
+            var budget = new FlowBudget(4, 32, server);
+            var running = new List<Task>();
+            for (int i = 0; i < 2000; i++)
+            {
+                while (!budget.HasRoom(8))
+                {
+                    await budget.WaitAsync(8);
+                }
+                budget.BeginRequest();
+                budget.Take(8);
+                running.Add(Task.Run(() =>
+                {
+                    budget.Give(8);
+                    budget.EndRequest();
+                }));
+            }
+            await budget.WaitForRequestsAsync();
+            Assert.That(budget.Requests, Is.Zero);
+            await Task.WhenAll(running);
+        }))).Soon();
+        Assert.That(server.HasRoom(0, 10_000), "all was given back");
+    }
+}
