@@ -35,11 +35,43 @@ internal sealed class SwitchHandle : IChainHandle
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(Info);
 
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
-        => Run(LayerCall.Read(buffer, offset), cancellationToken);
+    {
+        if (!TryEnterAtOnce())
+        {
+            return RunLaterAsync(LayerCall.Read(buffer, offset), cancellationToken);
+        }
+        ValueTask pending;
+        try
+        {
+            pending = _next.ReadAsync(buffer, offset, cancellationToken);
+        }
+        catch
+        {
+            Release();
+            throw;
+        }
+        return ReleaseWhenDone(pending);
+    }
 
     public ValueTask WriteAsync(
         ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
-        => Run(LayerCall.Write(data, offset, flags), cancellationToken);
+    {
+        if (!TryEnterAtOnce())
+        {
+            return RunLaterAsync(LayerCall.Write(data, offset, flags), cancellationToken);
+        }
+        ValueTask pending;
+        try
+        {
+            pending = _next.WriteAsync(data, offset, flags, cancellationToken);
+        }
+        catch
+        {
+            Release();
+            throw;
+        }
+        return ReleaseWhenDone(pending);
+    }
 
     public ValueTask FlushAsync(CancellationToken cancellationToken) => Run(LayerCall.Flush(), cancellationToken);
 
@@ -138,15 +170,14 @@ internal sealed class SwitchHandle : IChainHandle
         return false;
     }
 
+    // A chain that may block goes another way, although the client's server was told that none does.
+    private bool TryEnterAtOnce() => !_mayBlock && TryEnter();
+
     private ValueTask Run(in LayerCall call, CancellationToken cancellationToken)
     {
-        if (!TryEnter())
+        if (!TryEnterAtOnce())
         {
             return RunLaterAsync(call, cancellationToken);
-        }
-        if (_mayBlock)
-        {
-            return RunElsewhereAsync(call, cancellationToken);
         }
         ValueTask pending;
         try
@@ -158,6 +189,11 @@ internal sealed class SwitchHandle : IChainHandle
             Release();
             throw;
         }
+        return ReleaseWhenDone(pending);
+    }
+
+    private ValueTask ReleaseWhenDone(ValueTask pending)
+    {
         if (!pending.IsCompletedSuccessfully)
         {
             return ReleaseWhenDoneAsync(pending);
@@ -182,23 +218,13 @@ internal sealed class SwitchHandle : IChainHandle
 
     private async ValueTask RunLaterAsync(LayerCall call, CancellationToken cancellationToken)
     {
-        do
+        while (!TryEnter())
         {
             if (Volatile.Read(ref _paused) is { } paused)
             {
                 await paused.WaitAsync(cancellationToken).ConfigureAwait(false);
             }
         }
-        while (!TryEnter());
-        await RunElsewhereAsync(call, cancellationToken).ConfigureAwait(false);
-    }
-
-    /// <summary>
-    /// Goes on in the thread pool, for a chain that may block the thread of its caller although the client's server was
-    /// told that it does not.
-    /// </summary>
-    private async ValueTask RunElsewhereAsync(LayerCall call, CancellationToken cancellationToken)
-    {
         try
         {
             if (_mayBlock)

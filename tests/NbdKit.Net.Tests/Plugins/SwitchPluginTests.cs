@@ -159,6 +159,41 @@ public class SwitchPluginTests
     }
 
     [Test]
+    public async Task A_meta_context_that_clients_were_told_of_must_be_there()
+    {
+        NbdExportInfo rich = ModelPlugin.Everything with { MetaContexts = [ExtentList.BaseAllocation, "x:dirty"] };
+        var plugin = new SwitchPlugin { Chain = NbdBackend.Compose(Bytes(1, rich)) };
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        await using NextContext disk = await chain.OpenAsync();
+        foreach (NbdExportInfo poor in new[] { ModelPlugin.Everything, rich with { CanExtents = false } })
+        {
+            Assert.That(
+                async () => await plugin.ReplaceAsync(NbdBackend.Compose(Bytes(2, poor))).Soon(),
+                Throws.InvalidOperationException.With.Message.Contains("x:dirty"));
+        }
+        await plugin.ReplaceAsync(NbdBackend.Compose(Bytes(2, rich))).Soon();
+    }
+
+    [Test]
+    public async Task A_chain_that_may_block_does_not_block_the_thread_of_the_caller()
+    {
+        var plugin = new SwitchPlugin { Chain = NbdBackend.Compose(Bytes(1)) };
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        await using NextContext disk = await chain.OpenAsync();
+        using var open = new ManualResetEventSlim();
+        ModelPlugin blocking = Bytes(2, ModelPlugin.Everything with { IsBlocking = true });
+        blocking.Before = _ =>
+        {
+            Assert.That(open.Wait(WireClient.Deadline));
+            return Task.CompletedTask;
+        };
+        await plugin.ReplaceAsync(NbdBackend.Compose(blocking)).Soon();
+        Task<byte[]> reading = TestData.ReadAsync(disk, 0, 1);
+        open.Set();
+        Assert.That(await reading.Soon(), Is.EqualTo(new byte[] { 2 }));
+    }
+
+    [Test]
     public async Task A_smaller_chain_is_refused_only_if_somebody_was_told_more()
     {
         var plugin = new SwitchPlugin { Chain = NbdBackend.Compose(Bytes(1)) };
