@@ -12,7 +12,8 @@ public sealed class CommandStackTests
     // Small enough that blocks are reclaimed all the time.
     private static readonly string[] Stack =
     [
-        "--filter=readahead", "--filter=multi-conn", "--filter=cache", "mirror", "cache-max-size=8M", "cache-min-block-size=4096",
+        "--filter=rate", "--filter=pause", "--filter=readahead", "--filter=multi-conn", "--filter=scan", "--filter=cache",
+        "--filter=openonce", "mirror", "rate=1T", "cache-max-size=8M", "cache-min-block-size=4096",
     ];
 
     [Test]
