@@ -30,6 +30,9 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
     /// <summary>The slab that <see cref="Buffered"/> lies in.</summary>
     public Slab Slab => _slab!;
 
+    /// <summary>Called before a wait of unknown length: an idle connection holds no memory.</summary>
+    public Action? WhenIdle { get; set; }
+
     /// <summary>Set while the payloads that arrive are large.</summary>
     public bool ExpectLargePayload { get; set; }
 
@@ -137,6 +140,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
                 if (!transport.IsBusy)
                 {
                     ReleaseSlab();
+                    WhenIdle?.Invoke();
                 }
                 try
                 {

@@ -36,6 +36,11 @@ internal sealed class ReplyWriter(
     /// <summary>Room for one reply after what is staged; becomes part of it with <see cref="Commit"/>.</summary>
     public Memory<byte> Reserve(int size)
     {
+        if (_from == _to && _to > 0 && _slab is { IsSole: true })
+        {
+            // All of it is sent: the same memory again, which the processor still has at hand.
+            _from = _to = 0;
+        }
         if (_slab is null || Slab.Size - _to < size)
         {
             Publish();

@@ -35,6 +35,7 @@ internal sealed partial class Transmission
         _connection = connection;
         _export = export;
         _input = connection.Input;
+        _input.WhenIdle = connection.Replies.Rest;
         _replies = connection.Replies;
         _budget = connection.Budget;
         _logger = connection.Server.Logger;
@@ -88,10 +89,6 @@ internal sealed partial class Transmission
             {
                 case Step.NeedHeader:
                     _replies.Flush(); // 7
-                    if (_input.Count == 0)
-                    {
-                        _replies.Rest();
-                    }
                     if (!await _input.FillAsync(RequestHeader.Size, _connection.Receiving).ConfigureAwait(false))
                     {
                         await ClientGoneAsync().ConfigureAwait(false);
