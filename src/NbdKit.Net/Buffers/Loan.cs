@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Microsoft.Extensions.ObjectPool;
 using NbdKit.Native;
 
 namespace NbdKit.Buffers;
@@ -11,7 +12,7 @@ namespace NbdKit.Buffers;
 /// What is lent belongs to the garbage collector: it stays valid for as long as the loan refers to it, whatever the layer does
 /// meanwhile. Its content may change while it is lent, as that of any range under parallel requests.
 /// </remarks>
-internal sealed class Loan
+internal sealed class Loan : IResettable
 {
     private readonly List<Piece> _pieces = [];
 
@@ -61,10 +62,12 @@ internal sealed class Loan
         return used;
     }
 
-    public void Clear()
+    /// <summary>Lets go of the memory; the pool calls it when it gets the loan back.</summary>
+    public bool TryReset()
     {
         _pieces.Clear();
         Length = 0;
+        return true;
     }
 
     private readonly record struct Piece(byte[] Array, int Start, int Count);

@@ -247,7 +247,6 @@ internal sealed class ReplyWriter(
         segment.Release();
         if (segment.Loan is not null)
         {
-            segment.Loan.Clear();
             loans.Return(segment.Loan);
         }
         budget.Give(length);

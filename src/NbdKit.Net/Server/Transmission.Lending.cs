@@ -35,7 +35,6 @@ internal sealed partial class Transmission
         }
         finally
         {
-            loan.Clear();
             _connection.Server.Loans.Return(loan);
         }
         WriteSuccess(_replies.Reserve(SimpleReply.Size).Span, header);
@@ -62,8 +61,7 @@ internal sealed partial class Transmission
         {
             if (!lent)
             {
-                loan.Clear();
-                _connection.Server.Loans.Return(loan);
+                    _connection.Server.Loans.Return(loan);
             }
         }
     }
