@@ -61,7 +61,7 @@ internal sealed partial class Transmission
         {
             if (!lent)
             {
-                    _connection.Server.Loans.Return(loan);
+                _connection.Server.Loans.Return(loan);
             }
         }
     }
