@@ -9,8 +9,8 @@ namespace NbdKit.Buffers;
 /// order cover the range exactly.
 /// </summary>
 /// <remarks>
-/// What is lent belongs to the garbage collector: it stays valid for as long as the loan refers to it, whatever the layer does
-/// meanwhile. Its content may change while it is lent, as that of any range under parallel requests.
+/// What is lent stays valid for as long as the loan refers to its owner, whatever the layer does meanwhile. Its content may
+/// change while it is lent, as that of any range under parallel requests.
 /// </remarks>
 internal sealed class Loan : IResettable
 {
@@ -20,24 +20,28 @@ internal sealed class Loan : IResettable
     public int Length { get; private set; }
 
     /// <summary>Adds the next piece.</summary>
-    /// <param name="pinned">An array of the pinned object heap, which is never moved.</param>
-    /// <param name="start">First byte.</param>
+    /// <param name="owner">What keeps the memory alive.</param>
+    /// <param name="address">First byte of memory that does not move.</param>
     /// <param name="count">Number of bytes.</param>
-    public void Add(byte[] pinned, int start, int count)
+    public void Add(object owner, nint address, int count)
     {
-        _pieces.Add(new Piece(pinned, start, count));
+        _pieces.Add(new Piece(owner, address, count));
         Length += count;
     }
 
-    /// <summary>The rest of the piece that a position lies in.</summary>
-    public Memory<byte> PieceAt(int position)
+    /// <summary>Adds the next piece: part of an array of the pinned object heap.</summary>
+    public void Add(byte[] pinned, int start, int count)
+        => Add(pinned, Marshal.UnsafeAddrOfPinnedArrayElement(pinned, start), count);
+
+    /// <summary>The rest of the piece that a position lies in; the loan must stay alive while it is used.</summary>
+    public Span<byte> PieceAt(int position)
     {
         int i = 0;
         while (position >= _pieces[i].Count)
         {
             position -= _pieces[i++].Count;
         }
-        return _pieces[i].Array.AsMemory(_pieces[i].Start + position, _pieces[i].Count - position);
+        return NativeBlock.SpanAt(_pieces[i].Address + position, _pieces[i].Count - position);
     }
 
     /// <summary>Fills in the memory from a position on, as much as the vectors take; returns how many were used.</summary>
@@ -55,8 +59,7 @@ internal sealed class Loan : IResettable
             {
                 break;
             }
-            vectors[used++] = new IoVector(
-                Marshal.UnsafeAddrOfPinnedArrayElement(piece.Array, piece.Start + position), piece.Count - position);
+            vectors[used++] = new IoVector(piece.Address + position, piece.Count - position);
             position = 0;
         }
         return used;
@@ -70,5 +73,5 @@ internal sealed class Loan : IResettable
         return true;
     }
 
-    private readonly record struct Piece(byte[] Array, int Start, int Count);
+    private readonly record struct Piece(object Owner, nint Address, int Count);
 }

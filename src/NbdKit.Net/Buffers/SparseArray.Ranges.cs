@@ -14,26 +14,7 @@ internal sealed partial class SparseArray
     /// <param name="cancellationToken">Gives up between directories.</param>
     public void Zero(long offset, long length, bool keepPages, CancellationToken cancellationToken)
     {
-        long end = offset + length;
-        int head = (int)offset & PageMask;
-        int tail = (int)end & PageMask;
-        long first = (offset >> PageShift) + (head == 0 ? 0 : 1);
-        // The page at the end of the disk is whole even if it is short, and so is every directory above it.
-        long last = end == Size ? long.MaxValue : end >> PageShift;
-        if (first > last)
-        {
-            ClearWithin(offset, (int)length);
-            return;
-        }
-        if (head != 0)
-        {
-            ClearWithin(offset, (int)Math.Min(length, PageSize - head));
-        }
-        ZeroPages(_root, _rootShift, 0, first, last, keepPages, cancellationToken);
-        if (tail != 0 && end != Size)
-        {
-            ClearWithin(end - tail, tail);
-        }
+        ZeroBelow(_root, _rootShift, 0, offset, offset + length, keepPages, cancellationToken);
     }
 
     /// <summary>Reports what of a range has pages, and what has none and is zero.</summary>
@@ -44,34 +25,25 @@ internal sealed partial class SparseArray
     public void GetExtents(long offset, long length, bool onlyFirst, ExtentList extents)
     {
         long end = offset + length;
-        long lastPage = (end - 1) >> PageShift;
         // The first extent is complete when the second one begins.
         while (offset < end && !extents.IsFull && !(onlyFirst && extents.Count > 1))
         {
-            long runEnd = RunEnd(offset >> PageShift, out bool present);
-            long to = runEnd > lastPage ? end : runEnd << PageShift;
-            extents.Add(offset, to - offset, present ? ExtentStatus.Data : ExtentStatus.Hole | ExtentStatus.Zero);
-            offset = to;
+            long run = RunOf(offset, end - offset, out bool used);
+            extents.Add(offset, run, used ? ExtentStatus.Data : ExtentStatus.Hole | ExtentStatus.Zero);
+            offset += run;
         }
     }
 
-    private void ClearWithin(long offset, int count)
-        => Find(offset >> PageShift)?.AsSpan((int)offset & PageMask, count).Clear();
-
-    private static void ZeroPages(
-        Slot[] directory,
-        int shift,
-        long directoryFirst,
-        long first,
-        long last,
-        bool keepPages,
-        CancellationToken cancellationToken)
+    private void ZeroBelow(
+        Slot[] directory, int shift, long directoryFirst, long from, long to, bool keepPages, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
-        for (long i = Math.Max(0, first - directoryFirst) >> shift; i < directory.Length; i++)
+        long first = Math.Max(0, (from >> Region.Shift) - directoryFirst) >> shift;
+        for (long i = first; i < directory.Length; i++)
         {
-            long entryFirst = directoryFirst + (i << shift);
-            if (entryFirst >= last)
+            long number = directoryFirst + (i << shift);
+            long begin = number << Region.Shift;
+            if (begin >= to)
             {
                 return;
             }
@@ -81,41 +53,72 @@ internal sealed partial class SparseArray
             {
                 continue;
             }
-            // Who found this entry a moment ago and still writes below it overlaps with this zero: its bytes may go.
-            if (!keepPages && first <= entryFirst && entryFirst + (1L << shift) <= last)
+            // The region at the end of the disk is whole even if it is short, and so is every directory above it.
+            bool isWhole = from <= begin && (to == Size || to - begin >= (long)Region.Size << shift);
+            if (shift == 0)
             {
-                Volatile.Write(ref slot, null);
-            }
-            else if (shift == 0)
-            {
-                ((byte[])child).AsSpan().Clear();
+                var region = (Region)child;
+                int within = (int)Math.Max(0, from - begin);
+                ZeroWithin(region, within, (int)Math.Min(Region.Size, to - begin) - within, to == Size, keepPages);
             }
             else
             {
-                ZeroPages(
-                    (Slot[])child, shift - DirectoryBits, entryFirst, first, last, keepPages, cancellationToken);
+                ZeroBelow((Slot[])child, shift - DirectoryBits, number, from, to, keepPages, cancellationToken);
+            }
+            if (isWhole && !keepPages)
+            {
+                // Who found this entry a moment ago and still writes below it overlaps with this zero: its bytes may go.
+                Volatile.Write(ref slot, null);
             }
         }
     }
 
-    /// <summary>The page after a run of pages that all exist, or all do not, as far as one directory tells.</summary>
-    private long RunEnd(long page, out bool present)
+    private static void ZeroWithin(Region region, int offset, int count, bool isEnd, bool keepPages)
     {
+        int end = offset + count;
+        int first = (offset + PageSize - 1) >> Region.PageShift;
+        // The page at the end of the disk is whole even if it is short.
+        int last = isEnd && end < Region.Size ? (end + PageSize - 1) >> Region.PageShift : end >> Region.PageShift;
+        if (keepPages || first >= last)
+        {
+            region.Clear(offset, count);
+            return;
+        }
+        int head = (first << Region.PageShift) - offset;
+        int tail = end - (last << Region.PageShift);
+        region.Clear(offset, head);
+        region.GiveUp(first, last - first);
+        if (tail > 0)
+        {
+            region.Clear(end - tail, tail);
+        }
+    }
+
+    /// <summary>The bytes from an offset on whose pages all are in use, or all are not, as far as one region or directory tells.</summary>
+    private long RunOf(long offset, long length, out bool used)
+    {
+        long number = offset >> Region.Shift;
         Slot[] directory = _root;
         int shift = _rootShift;
         while (true)
         {
-            long index = (page >> shift) & DirectoryMask;
+            long index = (number >> shift) & DirectoryMask;
             object? child = Volatile.Read(ref directory[index].Value);
-            if (child is null || shift == 0)
+            if (child is null)
             {
-                present = child is not null;
+                used = false;
                 long end = index + 1;
-                while (end < directory.Length && Volatile.Read(ref directory[end].Value) is not null == present)
+                while (end < directory.Length && Volatile.Read(ref directory[end].Value) is null)
                 {
                     end++;
                 }
-                return ((page >> shift) - index + end) << shift;
+                long run = ((number >> shift) - index + end) << shift;
+                return run > (offset + length - 1) >> Region.Shift ? length : (run << Region.Shift) - offset;
+            }
+            if (shift == 0)
+            {
+                int within = (int)offset & (Region.Size - 1);
+                return ((Region)child).RunOf(within, (int)Math.Min(Region.Size - within, length), out used);
             }
             directory = (Slot[])child;
             shift -= DirectoryBits;

@@ -9,14 +9,15 @@ namespace NbdKit.Plugins;
 /// <remarks>
 /// <para>
 /// Space is taken in pages of 32 KiB, which is also the preferred block size and the grain of the extents; any offset
-/// and length will do. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM
+/// and length will do. The memory is outside of the managed heap, and in huge pages where 2 MiB of the disk are in use as a
+/// whole and the system has them. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM
 /// when the process has no memory left; nothing else limits what clients can make it take.
 /// </para>
 /// <para>
 /// A trim, and a zero that may trim, gives up the pages that lie in its range as a whole. A zero that may not trim
 /// (NBD_CMD_FLAG_NO_HOLE) keeps the pages there are, so they stay data in the extents, but makes none: there is no
-/// space to reserve. nbdkit gives pages up in both cases. The garbage collector takes back what was given up in its own
-/// time.
+/// space to reserve. nbdkit gives pages up in both cases. On
+/// Linux the system has the memory back at once, elsewhere when the garbage collector finds that nobody uses it.
 /// </para>
 /// </remarks>
 public sealed class MemoryPlugin : INbdPlugin

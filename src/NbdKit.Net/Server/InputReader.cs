@@ -83,9 +83,9 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         int position = 0;
         while (Count > 0 && position < loan.Length)
         {
-            Memory<byte> piece = loan.PieceAt(position);
+            Span<byte> piece = loan.PieceAt(position);
             int here = Math.Min(Count, piece.Length);
-            Buffered[..here].CopyTo(piece);
+            Buffered.Span[..here].CopyTo(piece);
             Advance(here);
             position += here;
         }

@@ -44,6 +44,10 @@ internal sealed partial class Transmission
 
     private Loan? Borrow(in RequestHeader header, bool forWrite)
     {
+        if (!_connection.Transport.TakesLoans)
+        {
+            return null;
+        }
         Loan loan = _connection.Server.Loans.Get();
         bool lent = false;
         try

@@ -39,7 +39,9 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
     public override ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
         => IsBusy
             ? new ValueTask<int>(Received(socket.Receive(loan, position)))
-            : ReceiveElsewhereAsync(loan.PieceAt(position), cancellationToken);
+            : ReceiveElsewhereAsync(loan, position, cancellationToken);
+
+    public override bool TakesLoans => socket.TakesLoans;
 
     public override bool IsPeerGone() => socket.IsPeerGone();
 
@@ -85,6 +87,16 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
             await _thread.SwitchTo();
         }
         return received;
+    }
+
+    private async ValueTask<int> ReceiveElsewhereAsync(Loan loan, int position, CancellationToken cancellationToken)
+    {
+        if (_thread is { } thread)
+        {
+            await thread.SwitchTo();
+            return Received(socket.Receive(loan, position));
+        }
+        return await socket.ReceiveAsync(loan, position, cancellationToken).ConfigureAwait(false);
     }
 
     private void ReturnThread()

@@ -18,6 +18,11 @@ internal sealed class SocketTransport : Transport
     // both sides would wait for each other.
     private const int SendMilliseconds = 2;
 
+    // What a Unix socket takes before the client receives some of it: a send of a large reply then waits less often, and large
+    // reads are up to a third faster. The kernel counts twice as much, and the administrator's limit (net.core.wmem_max) holds.
+    // TCP finds a size by itself.
+    private const int UnixSendBuffer = 768 << 10;
+
     // How long a client gets to take the last bytes and close, before the socket is closed under them.
     private static readonly TimeSpan Linger = TimeSpan.FromSeconds(1);
 
@@ -30,6 +35,10 @@ internal sealed class SocketTransport : Transport
         if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
         {
             socket.NoDelay = true;
+        }
+        else if (OperatingSystem.IsLinux() && socket.SendBufferSize < UnixSendBuffer)
+        {
+            socket.SendBufferSize = UnixSendBuffer;
         }
         Peer = Describe(socket);
         if (OperatingSystem.IsLinux())
@@ -51,7 +60,7 @@ internal sealed class SocketTransport : Transport
             ? _socket.ReceiveAsync(buffer, SocketFlags.None, cancellationToken)
             : ReceiveWhenReadableAsync(_watch, buffer, cancellationToken);
 
-    /// <summary>Whether <see cref="Receive(Span{byte})"/> may be used.</summary>
+    /// <summary>Whether the methods that block may be used.</summary>
     public bool CanBlock => _watch is not null;
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
@@ -80,14 +89,26 @@ internal sealed class SocketTransport : Transport
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
     {
-        if (_watch is null)
-        {
-            return base.SendAsync(bytes, loan, cancellationToken);
-        }
         int sent = SendNow(bytes.Span, loan, 0);
         return sent == bytes.Length + loan.Length
             ? default
-            : SendWhenWritableAsync(_watch, bytes, loan, sent, cancellationToken);
+            : SendWhenWritableAsync(_watch!, bytes, loan, sent, cancellationToken);
+    }
+
+    public override bool TakesLoans => _watch is not null;
+
+    public override async ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            int received = LinuxSocket.Receive(_socket.SafeHandle, loan.PieceAt(position), wait: false);
+            if (received >= 0)
+            {
+                return received;
+            }
+            await _watch!.WaitReadableAsync().ConfigureAwait(false);
+            cancellationToken.ThrowIfCancellationRequested();
+        }
     }
 
     /// <summary>Receives into lent memory on the caller's thread, which may block for a while; -1 if nothing came.</summary>

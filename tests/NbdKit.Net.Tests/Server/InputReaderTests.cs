@@ -239,6 +239,9 @@ public sealed class InputReaderTests
             return new(-1);
         }
 
+        public override ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
+            => ReceiveAsync(new byte[1], cancellationToken);
+
         public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken) => default;
 
         public override ValueTask CloseAsync() => default;
