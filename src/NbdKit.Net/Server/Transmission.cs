@@ -18,6 +18,9 @@ namespace NbdKit.Server;
 /// </remarks>
 internal sealed partial class Transmission
 {
+    // A client that keeps more in flight sends more at once.
+    private const int SmallBatch = 2;
+
     private readonly Connection _connection;
     private readonly ExportSession _export;
     private readonly InputReader _input;
@@ -27,6 +30,7 @@ internal sealed partial class Transmission
     private readonly int _maxPayload;
     private readonly ReplyOrder? _order;
     private readonly bool _startsElsewhere;
+    private int _batch;
     private RequestHeader _current;
     private RequestFault _fault;
 
@@ -89,6 +93,8 @@ internal sealed partial class Transmission
             {
                 case Step.NeedHeader:
                     _replies.Flush(); // 7
+                    _connection.Transport.IsClientWaiting = _batch <= SmallBatch;
+                    _batch = 0;
                     if (!await _input.FillAsync(RequestHeader.Size, _connection.Receiving).ConfigureAwait(false))
                     {
                         await ClientGoneAsync().ConfigureAwait(false);
@@ -141,6 +147,7 @@ internal sealed partial class Transmission
             {
                 return Step.Done;
             }
+            _batch++;
             _fault = _connection.RefusesRequests // 3
                 ? new RequestFault(NbdError.Shutdown, _connection.Refusal.Detail)
                 : RequestValidation.Check(_current, _export, _maxPayload);

@@ -12,6 +12,10 @@ internal sealed class PumpThreads(int limit)
     private readonly Lock _lock = new();
     private readonly Stack<PumpThread> _free = new();
     private int _count;
+    private volatile int _lent;
+
+    /// <summary>How many threads serve a connection now.</summary>
+    public int Lent => _lent;
 
     public bool TryRent([NotNullWhen(true)] out PumpThread? thread)
     {
@@ -19,6 +23,7 @@ internal sealed class PumpThreads(int limit)
         {
             if (_free.TryPop(out thread))
             {
+                _lent++;
                 return true;
             }
             if (_count >= limit)
@@ -26,6 +31,7 @@ internal sealed class PumpThreads(int limit)
                 return false;
             }
             _count++;
+            _lent++;
         }
         thread = new PumpThread(Retire);
         return true;
@@ -36,6 +42,7 @@ internal sealed class PumpThreads(int limit)
         lock (_lock)
         {
             _free.Push(thread);
+            _lent--;
         }
     }
 

@@ -12,6 +12,7 @@ namespace NbdKit.Transports;
 /// </remarks>
 internal sealed class PumpedTransport(SocketTransport socket, PumpThreads threads) : Transport
 {
+    private readonly ReceiveSpin _spin = new(threads);
     private PumpThread? _thread;
     private bool _enabled;
 
@@ -41,6 +42,11 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
             ? new ValueTask<int>(Received(socket.Receive(loan, position)))
             : ReceiveElsewhereAsync(loan, position, cancellationToken);
 
+    public override bool IsClientWaiting
+    {
+        set => _spin.IsClientWaiting = value;
+    }
+
     public override bool TakesLoans => socket.TakesLoans;
 
     public override bool IsPeerGone() => socket.IsPeerGone();
@@ -62,7 +68,23 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
         ReturnThread();
     }
 
-    private int ReceiveHere(Memory<byte> buffer) => Received(socket.Receive(buffer.Span));
+    private int ReceiveHere(Memory<byte> buffer)
+    {
+        if (_spin.Begin())
+        {
+            do
+            {
+                int received = socket.ReceiveNow(buffer.Span);
+                if (received >= 0)
+                {
+                    _spin.Succeed();
+                    return received;
+                }
+            }
+            while (_spin.Continue());
+        }
+        return Received(socket.Receive(buffer.Span));
+    }
 
     private int Received(int received)
     {

@@ -11,6 +11,12 @@ internal abstract class Transport
     /// <summary>Whether the next receive should be made right away, with a buffer at hand.</summary>
     public virtual bool IsBusy => true;
 
+    /// <summary>Set when the client is likely to wait for a reply before it sends more, and to send soon after.</summary>
+    public virtual bool IsClientWaiting
+    {
+        set { }
+    }
+
     /// <summary>Completes when there is something to receive, without holding a buffer meanwhile.</summary>
     public virtual ValueTask WaitForDataAsync(CancellationToken cancellationToken) => default;
 
