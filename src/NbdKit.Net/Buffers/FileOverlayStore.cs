@@ -1,6 +1,4 @@
 using System.Collections.Concurrent;
-using System.Runtime.CompilerServices;
-using Microsoft.Win32.SafeHandles;
 
 namespace NbdKit.Buffers;
 
@@ -21,7 +19,7 @@ internal sealed class FileOverlayStore : IOverlayStore
     private readonly ConcurrentDictionary<long, long> _segments = new();
     private readonly Lock _lock = new();
     private readonly string _directory;
-    private FileStream? _file;
+    private SparseFile? _file;
     private bool _disposed;
 
     /// <summary>Creates a store that has no file yet.</summary>
@@ -40,7 +38,7 @@ internal sealed class FileOverlayStore : IOverlayStore
     {
         long inSegment = offset & (SegmentSize - 1);
         return buffer.Length <= SegmentSize - inSegment && _segments.TryGetValue(offset >> SegmentShift, out long start)
-            ? ReadSegmentAsync(Handle, buffer, start + inSegment, cancellationToken)
+            ? _file!.ReadAsync(buffer, start + inSegment, cancellationToken)
             : ReadSegmentsAsync(buffer, offset, cancellationToken);
     }
 
@@ -48,10 +46,11 @@ internal sealed class FileOverlayStore : IOverlayStore
     {
         long inSegment = offset & (SegmentSize - 1);
         return data.Length <= SegmentSize - inSegment
-            ? RandomAccess.WriteAsync(Handle, data, SegmentFor(offset) + inSegment, cancellationToken)
+            ? FileFor(offset, out long start).WriteAsync(data, start + inSegment, durable: false, cancellationToken)
             : WriteSegmentsAsync(data, offset, cancellationToken);
     }
 
+    // The space is used again when the same range is written.
     public void Discard(long offset, long length)
     {
     }
@@ -65,58 +64,25 @@ internal sealed class FileOverlayStore : IOverlayStore
         }
     }
 
-    private SafeFileHandle Handle => (Volatile.Read(ref _file) ?? Create()).SafeFileHandle;
-
-    private FileStream Create()
-    {
-        lock (_lock)
-        {
-            ObjectDisposedException.ThrowIf(_disposed, this);
-            if (_file is null)
-            {
-                var options = new FileStreamOptions
-                {
-                    Mode = FileMode.CreateNew,
-                    Access = FileAccess.ReadWrite,
-                    Share = FileShare.None,
-                    BufferSize = 0,
-                    Options = FileOptions.Asynchronous | FileOptions.RandomAccess,
-                };
-                if (OperatingSystem.IsWindows())
-                {
-                    options.Options |= FileOptions.DeleteOnClose;
-                }
-                else
-                {
-                    options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
-                }
-                var file = new FileStream(Path.Combine(_directory, $"nbdkit-{Guid.NewGuid():N}.tmp"), options);
-                if (!OperatingSystem.IsWindows())
-                {
-                    // Gone from the directory at once: not even a process that is killed leaves it behind.
-                    File.Delete(file.Name);
-                }
-                Volatile.Write(ref _file, file);
-            }
-            return _file;
-        }
-    }
-
-    private long SegmentFor(long offset)
+    /// <summary>The file, with room for the segment of an offset, which begins at <paramref name="start"/>.</summary>
+    private SparseFile FileFor(long offset, out long start)
     {
         long segment = offset >> SegmentShift;
-        if (!_segments.TryGetValue(segment, out long start))
+        if (!_segments.TryGetValue(segment, out start))
         {
             lock (_lock)
             {
+                ObjectDisposedException.ThrowIf(_disposed, this);
                 if (!_segments.TryGetValue(segment, out start))
                 {
                     start = (long)_segments.Count << SegmentShift;
+                    _file ??= SparseFile.CreateTemporary(_directory, 0);
+                    _file.Grow(start + SegmentSize);
                     _segments[segment] = start;
                 }
             }
         }
-        return start;
+        return _file!;
     }
 
     private async ValueTask ReadSegmentsAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
@@ -127,7 +93,7 @@ internal sealed class FileOverlayStore : IOverlayStore
             int count = (int)Math.Min(buffer.Length, SegmentSize - inSegment);
             if (_segments.TryGetValue(offset >> SegmentShift, out long start))
             {
-                await ReadSegmentAsync(Handle, buffer[..count], start + inSegment, cancellationToken).ConfigureAwait(false);
+                await _file!.ReadAsync(buffer[..count], start + inSegment, cancellationToken).ConfigureAwait(false);
             }
             else
             {
@@ -138,23 +104,6 @@ internal sealed class FileOverlayStore : IOverlayStore
         }
     }
 
-    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
-    private static async ValueTask ReadSegmentAsync(
-        SafeFileHandle handle, Memory<byte> buffer, long position, CancellationToken cancellationToken)
-    {
-        while (buffer.Length > 0)
-        {
-            int count = await RandomAccess.ReadAsync(handle, buffer, position, cancellationToken).ConfigureAwait(false);
-            if (count == 0)
-            {
-                buffer.Span.Clear();
-                return;
-            }
-            buffer = buffer[count..];
-            position += count;
-        }
-    }
-
     private async ValueTask WriteSegmentsAsync(
         ReadOnlyMemory<byte> data, long offset, CancellationToken cancellationToken)
     {
@@ -162,7 +111,8 @@ internal sealed class FileOverlayStore : IOverlayStore
         {
             long inSegment = offset & (SegmentSize - 1);
             int count = (int)Math.Min(data.Length, SegmentSize - inSegment);
-            await RandomAccess.WriteAsync(Handle, data[..count], SegmentFor(offset) + inSegment, cancellationToken)
+            await FileFor(offset, out long start)
+                .WriteAsync(data[..count], start + inSegment, durable: false, cancellationToken)
                 .ConfigureAwait(false);
             data = data[count..];
             offset += count;

@@ -1,16 +1,23 @@
 using System.Runtime.InteropServices;
 using Microsoft.Extensions.ObjectPool;
+using Microsoft.Win32.SafeHandles;
 using NbdKit.Native;
 
 namespace NbdKit.Buffers;
 
 /// <summary>
-/// Memory of a layer that holds a range of its disk, lent so that it is sent, or received into, without a copy. Pieces in
-/// order cover the range exactly.
+/// A range of a disk as the layer that holds it has it, lent so that it is sent, or received into, without a copy: pieces of
+/// memory in order that cover the range exactly, or a range of a file.
 /// </summary>
 /// <remarks>
+/// <para>
 /// What is lent stays valid for as long as the loan refers to its owner, whatever the layer does meanwhile. Its content may
 /// change while it is lent, as that of any range under parallel requests.
+/// </para>
+/// <para>
+/// The kernel may send it from where it lies, and then looks at it until the client has received it: long after the loan has
+/// ended. So memory that is lent must never hold anything but that range of the disk, until the system has it back.
+/// </para>
 /// </remarks>
 internal sealed class Loan : IResettable
 {
@@ -18,6 +25,22 @@ internal sealed class Loan : IResettable
 
     /// <summary>The number of bytes lent.</summary>
     public int Length { get; private set; }
+
+    /// <summary>The file that is lent from, open for as long as the loan refers to it; null for memory.</summary>
+    public SafeFileHandle? File { get; private set; }
+
+    /// <summary>The first byte in <see cref="File"/>.</summary>
+    public long FileOffset { get; private set; }
+
+    /// <summary>Makes the loan one of a file range.</summary>
+    public void SetFile(SafeFileHandle file, long offset, int count)
+    {
+        bool added = false;
+        file.DangerousAddRef(ref added);
+        File = file;
+        FileOffset = offset;
+        Length = count;
+    }
 
     /// <summary>Adds the next piece.</summary>
     /// <param name="owner">What keeps the memory alive.</param>
@@ -70,6 +93,8 @@ internal sealed class Loan : IResettable
     {
         _pieces.Clear();
         Length = 0;
+        File?.DangerousRelease();
+        File = null;
         return true;
     }
 

@@ -15,12 +15,7 @@ namespace NbdKit.Buffers;
 /// </remarks>
 internal sealed class NativeBlock : CriticalFinalizerObject
 {
-    // The bytes do not begin with a page of the processor, but a little behind: large reads are copied into pages by the kernel
-    // when they are sent, and copies between places with the same low bits are a tenth slower.
-    private const int Lead = 16;
-
     private readonly nint _length;
-    private readonly nint _start;
     private readonly nint _allocation;
 
     /// <summary>Allocates memory of any content.</summary>
@@ -29,11 +24,11 @@ internal sealed class NativeBlock : CriticalFinalizerObject
     /// <exception cref="OutOfMemoryException">There is none.</exception>
     public NativeBlock(int length, int alignment)
     {
-        _length = length + Lead;
+        _length = length;
         if (LinuxMemory.IsAvailable)
         {
-            _start = LinuxMemory.Map(_length, Math.Max(alignment, Environment.SystemPageSize));
-            if (_start == 0)
+            Address = LinuxMemory.Map(_length, Math.Max(alignment, Environment.SystemPageSize));
+            if (Address == 0)
             {
                 GC.SuppressFinalize(this);
                 throw new OutOfMemoryException("The system has no memory for another part of a disk.");
@@ -42,7 +37,7 @@ internal sealed class NativeBlock : CriticalFinalizerObject
         else
         {
             _allocation = Marshal.AllocHGlobal(_length + alignment);
-            _start = (_allocation + alignment - 1) & ~((nint)alignment - 1);
+            Address = (_allocation + alignment - 1) & ~((nint)alignment - 1);
         }
         // So that the collector, which sees only this small object, looks for garbage as often as it should.
         GC.AddMemoryPressure(_length);
@@ -54,9 +49,9 @@ internal sealed class NativeBlock : CriticalFinalizerObject
         {
             Marshal.FreeHGlobal(_allocation);
         }
-        else if (_start != 0)
+        else if (Address != 0)
         {
-            LinuxMemory.Unmap(_start, _length);
+            LinuxMemory.Unmap(Address, _length);
         }
         else
         {
@@ -66,7 +61,7 @@ internal sealed class NativeBlock : CriticalFinalizerObject
     }
 
     /// <summary>Where it lies.</summary>
-    public nint Address => _start + Lead;
+    public nint Address { get; }
 
     /// <summary>Bytes at an address of native or pinned memory, whose owner the caller keeps alive.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -79,11 +74,11 @@ internal sealed class NativeBlock : CriticalFinalizerObject
     public void GiveBack(int start, int count)
     {
         nint page = Environment.SystemPageSize;
-        nint first = (Lead + start + page - 1) & ~(page - 1);
-        nint end = start + count == _length - Lead ? _length : (Lead + start + count) & ~(page - 1);
+        nint first = (start + page - 1) & ~(page - 1);
+        nint end = start + count == _length ? _length : (start + count) & ~(page - 1);
         if (LinuxMemory.IsAvailable && end > first)
         {
-            LinuxMemory.GiveBack(_start + first, end - first);
+            LinuxMemory.GiveBack(Address + first, end - first);
         }
     }
 
@@ -92,7 +87,7 @@ internal sealed class NativeBlock : CriticalFinalizerObject
     {
         if (LinuxMemory.IsAvailable)
         {
-            LinuxMemory.UseLargePages(_start, _length & ~(nint)(Environment.SystemPageSize - 1));
+            LinuxMemory.UseLargePages(Address, _length);
         }
     }
 }

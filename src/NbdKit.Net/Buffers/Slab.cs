@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace NbdKit.Buffers;
 
 /// <summary>
@@ -14,7 +16,8 @@ internal sealed class Slab
     public Slab(SlabPool pool)
     {
         _pool = pool;
-        Memory = GC.AllocateUninitializedArray<byte>(Size, pinned: true);
+        // So marked, it is pinned for free wherever memory has to be pinned for a system call.
+        Memory = MemoryMarshal.CreateFromPinnedArray(GC.AllocateUninitializedArray<byte>(Size, pinned: true), 0, Size);
     }
 
     public Memory<byte> Memory { get; }

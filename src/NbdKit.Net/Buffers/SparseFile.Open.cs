@@ -55,11 +55,7 @@ internal sealed partial class SparseFile
         string path = Path.Combine(directory, "nbdkit-" + Path.GetRandomFileName());
         try
         {
-            FileOptions options = OperatingSystem.IsWindows()
-                ? FileOptions.DeleteOnClose | FileOptions.Asynchronous
-                : FileOptions.None;
-            SafeFileHandle handle = File.OpenHandle(
-                path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete, options);
+            SafeFileHandle handle = CreateFile(path);
             try
             {
                 if (!OperatingSystem.IsWindows())
@@ -80,6 +76,34 @@ internal sealed partial class SparseFile
         {
             throw FileErrors.FromException(e, "cannot create a temporary file");
         }
+    }
+
+    /// <summary>Makes the file longer; what is added reads as zeroes. One caller at a time.</summary>
+    /// <exception cref="NbdException">The file system takes no file of that size.</exception>
+    public void Grow(long size)
+    {
+        try
+        {
+            RandomAccess.SetLength(Handle, size);
+        }
+        catch (Exception e) when (FileErrors.IsFileFailure(e))
+        {
+            throw FileErrors.FromException(e, "cannot make a temporary file longer");
+        }
+        Size = size;
+    }
+
+    private static SafeFileHandle CreateFile(string path)
+    {
+        if (LinuxFile.IsAvailable)
+        {
+            return LinuxFile.Create(path, out int error) ?? throw FileErrors.FromErrno(error, "cannot create a temporary file");
+        }
+        FileOptions options = OperatingSystem.IsWindows()
+            ? FileOptions.DeleteOnClose | FileOptions.Asynchronous
+            : FileOptions.None;
+        return File.OpenHandle(
+            path, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete, options);
     }
 
     private static SafeFileHandle OpenLinux(string path, ref bool canWrite, bool followLinks, FileOptions hint)

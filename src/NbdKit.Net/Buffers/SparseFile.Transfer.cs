@@ -8,6 +8,7 @@ internal sealed partial class SparseFile
     // Benign races: at worst a call that fails is made once more.
     private bool _canReadNow;
     private bool _canWriteNow;
+    private readonly InlinePace _writePace = new(TimeProvider.System);
 
     /// <summary>Fills the whole buffer; at once if the page cache holds the range.</summary>
     /// <exception cref="NbdException">The device failed, or the file has become shorter than the range.</exception>
@@ -19,6 +20,21 @@ internal sealed partial class SparseFile
             _canReadNow = !IsUnsupported(LinuxFile.ReadNow(Handle, buffer, offset, out done));
         }
         return done == buffer.Length ? default : ReadOnPoolAsync(buffer[done..], offset + done, cancellationToken);
+    }
+
+    /// <summary>Lends a range that is to be read and that the page cache holds.</summary>
+    public bool TryLend(long offset, int length, Loan loan)
+    {
+        // Once a reply has begun it cannot fail any more: whether the file still has the range is asked before.
+        if (!IsNative
+            || !LinuxFile.IsCached(Handle, offset, length)
+            || LinuxFile.Size(Handle, out long size) != 0
+            || size < offset + length)
+        {
+            return false;
+        }
+        loan.SetFile(Handle, offset, length);
+        return true;
     }
 
     /// <summary>Writes all the data.</summary>
@@ -35,9 +51,27 @@ internal sealed partial class SparseFile
         {
             _canWriteNow = !IsUnsupported(LinuxFile.WriteNow(Handle, data, offset, out done));
         }
+        else if (IsNative && data.Length <= InlineWriteBytes && !durable && _writePace.TryBegin(out long start))
+        {
+            WriteHere(data.Span, offset);
+            _writePace.End(start);
+            return default;
+        }
         return done == data.Length && !durable
             ? default
             : WriteOnPoolAsync(data[done..], offset + done, durable, cancellationToken);
+    }
+
+    private void WriteHere(ReadOnlySpan<byte> data, long offset)
+    {
+        try
+        {
+            RandomAccess.Write(Handle, data, offset);
+        }
+        catch (Exception e) when (FileErrors.IsFileFailure(e))
+        {
+            throw FileErrors.FromException(e, "write");
+        }
     }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
@@ -79,24 +113,29 @@ internal sealed partial class SparseFile
             await Hop();
         }
         cancellationToken.ThrowIfCancellationRequested();
-        try
+        if (OperatingSystem.IsWindows())
         {
-            if (OperatingSystem.IsWindows())
-            {
-                await RandomAccess.WriteAsync(Handle, data, offset, cancellationToken).ConfigureAwait(false);
-            }
-            else
-            {
-                RandomAccess.Write(Handle, data.Span, offset);
-            }
+            await WriteByFrameworkAsync(data, offset, cancellationToken).ConfigureAwait(false);
         }
-        catch (Exception e) when (FileErrors.IsFileFailure(e))
+        else
         {
-            throw FileErrors.FromException(e, "write");
+            WriteHere(data.Span, offset);
         }
         if (durable)
         {
             Sync();
+        }
+    }
+
+    private async ValueTask WriteByFrameworkAsync(ReadOnlyMemory<byte> data, long offset, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await RandomAccess.WriteAsync(Handle, data, offset, cancellationToken).ConfigureAwait(false);
+        }
+        catch (Exception e) when (FileErrors.IsFileFailure(e))
+        {
+            throw FileErrors.FromException(e, "write");
         }
     }
 

@@ -8,13 +8,17 @@ namespace NbdKit.Buffers;
 /// calls are the caller's to order.
 /// </summary>
 /// <remarks>
-/// No method blocks its caller for longer than a copy of <see cref="InlineBytes"/> takes: what the page cache holds is served
-/// at once, all else on the thread pool. What a file system turned out not to support is not tried again on the same handle.
+/// What the page cache holds is read at once on the caller's thread, all else on the thread pool. Small writes are made on the
+/// caller's thread for as long as they go to the page cache without waiting (<see cref="InlinePace"/>). What a file system
+/// turned out not to support is not tried again on the same handle.
 /// </remarks>
 internal sealed partial class SparseFile : IDisposable
 {
-    /// <summary>The largest transfer that is tried on the caller's thread.</summary>
+    /// <summary>The largest transfer that is tried on the caller's thread, where the kernel can say that it would block.</summary>
     public const int InlineBytes = 256 << 10;
+
+    // Writes that could block: copying more than this takes longer than handing it over, and others can use the time.
+    private const int InlineWriteBytes = 64 << 10;
 
     private volatile NbdException? _lost;
 
@@ -51,7 +55,7 @@ internal sealed partial class SparseFile : IDisposable
 
     public bool CanWrite { get; private set; }
 
-    /// <summary>The size in bytes when it was opened; calls stay below it.</summary>
+    /// <summary>The size in bytes when it was opened, or as it was grown to; calls stay below it.</summary>
     public long Size { get; private set; }
 
     public bool IsBlockDevice { get; private set; }

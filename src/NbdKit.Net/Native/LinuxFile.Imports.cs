@@ -8,7 +8,7 @@ namespace NbdKit.Native;
 internal static partial class LinuxFile
 {
     [DllImport("libc", EntryPoint = "open", SetLastError = true)]
-    private static extern int OpenFile(ref byte path, int flags);
+    private static extern int OpenFile(ref byte path, int flags, int mode);
 
     [DllImport("libc", EntryPoint = "statx", SetLastError = true)]
     private static extern int StatPath(int directory, ref byte path, int flags, uint mask, out FileFacts facts);
@@ -24,6 +24,9 @@ internal static partial class LinuxFile
 
     [DllImport("libc", EntryPoint = "pwritev2", SetLastError = true)]
     private static extern nint WriteVector(SafeFileHandle file, in IoVector vector, int count, long offset, int flags);
+
+    [DllImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static extern nint AskCache(nint number, SafeFileHandle file, in DeviceRange range, ref ulong counts, uint flags);
 
     [DllImport("libc", EntryPoint = "fallocate", SetLastError = true)]
     private static extern int AllocateFile(SafeFileHandle file, int mode, long offset, long length);

@@ -20,6 +20,8 @@ internal static partial class LinuxFile
 
     private const int ReadOnly = 0;
     private const int ReadWrite = 2;
+    private const int CreateNew = 0xC0;
+    private const int OwnerOnly = 0x180;
     private const int NoControllingTerminal = 0x100;
     private const int NonBlocking = 0x800;
     private const int CloseOnExec = 0x80000;
@@ -34,6 +36,9 @@ internal static partial class LinuxFile
     private const int ToHole = 4;
 
     private const int NoWait = 8;
+
+    // The C library has no function for this call. Its number is the same on all processors.
+    private const nint CacheStat = 451;
 
     private const int KeepSize = 1;
     private const int Punch = 2;
@@ -58,13 +63,18 @@ internal static partial class LinuxFile
     /// <param name="nonBlocking">Not to wait for the other end of a FIFO, or for whoever holds a lease on the file.</param>
     /// <param name="error">The error number.</param>
     public static SafeFileHandle? Open(string path, bool write, bool nonBlocking, out int error)
+        => Open(path, (write ? ReadWrite : ReadOnly) | NoControllingTerminal | (nonBlocking ? NonBlocking : 0), out error);
+
+    /// <summary>Creates a file that only its owner may open, or returns null and the error.</summary>
+    public static SafeFileHandle? Create(string path, out int error) => Open(path, ReadWrite | CreateNew, out error);
+
+    private static SafeFileHandle? Open(string path, int flags, out int error)
     {
         byte[] text = Encoding.UTF8.GetBytes(path + '\0');
-        int flags = (write ? ReadWrite : ReadOnly) | CloseOnExec | NoControllingTerminal | (nonBlocking ? NonBlocking : 0);
         int file;
         do
         {
-            file = OpenFile(ref text[0], flags);
+            file = OpenFile(ref text[0], flags | CloseOnExec, OwnerOnly);
             error = file < 0 ? Marshal.GetLastPInvokeError() : 0;
         }
         while (error == Errno.Interrupted);
@@ -116,6 +126,19 @@ internal static partial class LinuxFile
         nint result = WriteVector(file, Vector(data.Span), 1, offset, NoWait);
         count = (int)Math.Max(0, result);
         return Error(result);
+    }
+
+    /// <summary>
+    /// Whether the page cache holds the whole of a range, as far as can be told (since Linux 6.5). It also holds what lies
+    /// between the end of a file and that of the page.
+    /// </summary>
+    public static bool IsCached(SafeFileHandle file, long offset, long length)
+    {
+        Span<ulong> counts = stackalloc ulong[5];
+        var range = new DeviceRange(offset, length);
+        nint result = AskCache(CacheStat, file, in range, ref MemoryMarshal.GetReference(counts), 0);
+        long page = Environment.SystemPageSize;
+        return result == 0 && counts[0] >= (ulong)(((offset + length - 1) / page) - (offset / page) + 1);
     }
 
     public static int PunchHole(SafeFileHandle file, long offset, long length)

@@ -15,6 +15,7 @@ internal static class LinuxSocket
     private const int WouldBlock = 11;
     private const int DontWait = 0x40;
     private const int NoSignal = 0x4000;
+    private const int More = 0x8000;
     private const int GetFlags = 3;
     private const int SetFlags = 4;
     private const int NonBlocking = 0x800;
@@ -59,13 +60,16 @@ internal static class LinuxSocket
     }
 
     /// <summary>Sends, waiting as long as the socket's time limit; -1 if nothing could be sent.</summary>
+    /// <param name="socket">The socket.</param>
+    /// <param name="bytes">The bytes.</param>
+    /// <param name="more">Whether more follows at once, so that TCP does not make a segment of these alone.</param>
     /// <exception cref="SocketException">The connection failed.</exception>
-    public static int Send(SafeSocketHandle socket, ReadOnlySpan<byte> bytes)
+    public static int Send(SafeSocketHandle socket, ReadOnlySpan<byte> bytes, bool more = false)
     {
         nint sent;
         do
         {
-            sent = send(socket, ref MemoryMarshal.GetReference(bytes), bytes.Length, NoSignal);
+            sent = send(socket, ref MemoryMarshal.GetReference(bytes), bytes.Length, more ? NoSignal | More : NoSignal);
         }
         while (sent < 0 && IsInterrupted());
         return (int)sent;
@@ -96,7 +100,7 @@ internal static class LinuxSocket
     }
 
     /// <summary>Whether a call is to be made again; throws if the connection failed, false if there was nothing to do.</summary>
-    private static bool IsInterrupted()
+    internal static bool IsInterrupted()
     {
         int error = Marshal.GetLastPInvokeError();
         return error switch

@@ -5,7 +5,7 @@ using NbdKit.Native;
 namespace NbdKit.Plugins;
 
 /// <summary>One open file or block device of <see cref="FilePlugin"/>.</summary>
-internal sealed class FileHandle : INbdPluginHandle
+internal sealed class FileHandle : INbdPluginHandle, ILender
 {
     private const int PageBytes = 4096;
 
@@ -64,6 +64,9 @@ internal sealed class FileHandle : INbdPluginHandle
     public ValueTask ExtentsAsync(
         long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
         => _file.ExtentsAsync(offset, length, (flags & RequestFlags.RequestOne) != 0, extents, cancellationToken);
+
+    public bool TryLend(long offset, int length, Loan loan, bool forWrite)
+        => !forWrite && _eviction is null && _file.TryLend(offset, length, loan);
 
     public async ValueTask CloseAsync()
     {

@@ -52,6 +52,8 @@ internal sealed class ServerCore : IDisposable
 
     private readonly ReadinessPoller _poller = new();
 
+    private readonly SplicePipes _pipes = new(MaxThreads);
+
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
     public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);
@@ -65,9 +67,13 @@ internal sealed class ServerCore : IDisposable
     public Task Drained => _drained.Task;
 
     /// <summary>The transport of a client that has a socket.</summary>
-    public Transport TransportFor(Socket socket) => new PumpedTransport(new SocketTransport(socket, _poller), _threads);
+    public Transport TransportFor(Socket socket) => new PumpedTransport(new SocketTransport(socket, _poller, _pipes), _threads);
 
-    public void Dispose() => _poller.Dispose();
+    public void Dispose()
+    {
+        _poller.Dispose();
+        _pipes.Dispose();
+    }
 
     /// <summary>Asks the server to stop, without waiting for it.</summary>
     public void RequestStop() => _requestStop();

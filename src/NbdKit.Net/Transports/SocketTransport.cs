@@ -28,9 +28,11 @@ internal sealed class SocketTransport : Transport
 
     private readonly Socket _socket;
     private readonly SocketWatch? _watch;
+    private readonly SplicePipes _pipes;
 
-    public SocketTransport(Socket socket, ReadinessPoller poller)
+    public SocketTransport(Socket socket, ReadinessPoller poller, SplicePipes pipes)
     {
+        _pipes = pipes;
         _socket = socket;
         if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
         {
@@ -89,10 +91,23 @@ internal sealed class SocketTransport : Transport
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
     {
-        int sent = SendNow(bytes.Span, loan, 0);
-        return sent == bytes.Length + loan.Length
-            ? default
-            : SendWhenWritableAsync(_watch!, bytes, loan, sent, cancellationToken);
+        SplicePipe? pipe = loan.File is null ? _pipes.TryRent() : null;
+        int sent;
+        try
+        {
+            sent = SendNow(bytes.Span, loan, 0, pipe);
+        }
+        catch
+        {
+            _pipes.Return(pipe);
+            throw;
+        }
+        if (sent < bytes.Length + loan.Length)
+        {
+            return SendWhenWritableAsync(_watch!, bytes, loan, sent, pipe, cancellationToken);
+        }
+        _pipes.Return(pipe);
+        return default;
     }
 
     public override bool TakesLoans => _watch is not null;
@@ -215,22 +230,35 @@ internal sealed class SocketTransport : Transport
     }
 
     private async ValueTask SendWhenWritableAsync(
-        SocketWatch watch, ReadOnlyMemory<byte> bytes, Loan loan, int sent, CancellationToken cancellationToken)
+        SocketWatch watch,
+        ReadOnlyMemory<byte> bytes,
+        Loan loan,
+        int sent,
+        SplicePipe? pipe,
+        CancellationToken cancellationToken)
     {
-        while (sent < bytes.Length + loan.Length)
+        try
         {
-            await watch.WaitWritableAsync().ConfigureAwait(false);
-            cancellationToken.ThrowIfCancellationRequested();
-            sent = SendNow(bytes.Span, loan, sent);
+            while (sent < bytes.Length + loan.Length)
+            {
+                await watch.WaitWritableAsync().ConfigureAwait(false);
+                cancellationToken.ThrowIfCancellationRequested();
+                sent = SendNow(bytes.Span, loan, sent, pipe);
+            }
+        }
+        finally
+        {
+            _pipes.Return(pipe);
         }
     }
 
-    // Slabs and what layers lend are pinned for as long as they live.
-    private int SendNow(ReadOnlySpan<byte> bytes, Loan loan, int sent)
+    /// <summary>Sends from a position in the bytes and the loan behind them on; returns the position that was reached.</summary>
+    private int SendNow(ReadOnlySpan<byte> bytes, Loan loan, int sent, SplicePipe? pipe)
     {
-        while (sent < bytes.Length + loan.Length)
+        int length = bytes.Length + loan.Length;
+        while (sent < length)
         {
-            int count = LinuxSocket.Send(_socket.SafeHandle, bytes, loan, sent);
+            int count = SendSome(bytes, loan, sent, pipe);
             if (count < 0)
             {
                 break;
@@ -238,6 +266,27 @@ internal sealed class SocketTransport : Transport
             sent += count;
         }
         return sent;
+    }
+
+    private int SendSome(ReadOnlySpan<byte> bytes, Loan loan, int sent, SplicePipe? pipe)
+    {
+        SafeSocketHandle socket = _socket.SafeHandle;
+        if (pipe is null && loan.File is null)
+        {
+            // Slabs and what layers lend do not move for as long as they live.
+            return LinuxSocket.Send(socket, bytes, loan, sent);
+        }
+        if (sent < bytes.Length)
+        {
+            return LinuxSocket.Send(socket, bytes[sent..], more: true);
+        }
+        int position = sent - bytes.Length;
+        if (loan.File is null)
+        {
+            return pipe!.Send(socket, loan, position);
+        }
+        int count = LinuxSplice.Send(socket, loan.File, loan.FileOffset + position, loan.Length - position);
+        return count != 0 ? count : throw new IOException("The file became shorter while a part of it was sent.");
     }
 
     private async ValueTask SendByRuntimeAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)

@@ -172,7 +172,8 @@ public class CowFilterTests
         await using NextContext disk = await chain.OpenAsync();
         Directory.Delete(directory);
         Assert.That(
-            async () => await disk.WriteAsync(Filled(10, 1), 100, RequestFlags.None, default), Throws.InstanceOf<IOException>());
+            async () => await disk.WriteAsync(Filled(10, 1), 100, RequestFlags.None, default),
+            Throws.InstanceOf<NbdException>().With.Message.Contains("cannot create a temporary file"));
         Assert.That(await Read(disk, 0, Block), Is.EqualTo(_plugin.Data[..Block]));
     }
 
