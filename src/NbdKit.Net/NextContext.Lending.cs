@@ -5,6 +5,27 @@ namespace NbdKit;
 // Lending: large payloads travel between the client and the memory of a layer without a copy in between.
 public sealed partial class NextContext
 {
+    /// <summary>The first bytes of a range are about to be read. A hint, and the offset may be any.</summary>
+    internal void Prefetch(long offset)
+    {
+        if (!IsDirect)
+        {
+            return;
+        }
+        if (_readVia is not null)
+        {
+            _readVia.Prefetch(offset);
+        }
+        else if (_plugin is ILender lender)
+        {
+            lender.Prefetch(offset);
+        }
+        else if (_keptNext is not null && _filter is ILendingFilter filter)
+        {
+            filter.Prefetch(_keptNext, offset);
+        }
+    }
+
     /// <summary>Lends a range, at once or not at all. Only where no gate and no emulation stands in the way.</summary>
     internal bool TryLend(long offset, int length, Loan loan, bool forWrite)
     {

@@ -11,4 +11,11 @@ internal interface ILender
     /// Whether the memory will be filled with the payload of a write, which is complete with that.
     /// </param>
     bool TryLend(long offset, int length, Loan loan, bool forWrite);
+
+    /// <summary>
+    /// Lets the processor fetch the first bytes of a range that is about to be read. A hint, and the offset may be any.
+    /// </summary>
+    void Prefetch(long offset)
+    {
+    }
 }

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.ConstrainedExecution;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics.X86;
 using NbdKit.Native;
 
 namespace NbdKit.Buffers;
@@ -67,6 +68,16 @@ internal sealed class NativeBlock : CriticalFinalizerObject
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Span<byte> SpanAt(nint address, int count)
         => MemoryMarshal.CreateSpan(ref Unsafe.AddByteOffset(ref Unsafe.NullRef<byte>(), address), count);
+
+    /// <summary>Lets the processor fetch what lies at an address. A hint: any address will do.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static unsafe void Prefetch(nint address)
+    {
+        if (Sse.IsSupported)
+        {
+            Sse.Prefetch0((void*)address);
+        }
+    }
 
     /// <summary>
     /// Gives the system's pages that lie inside a range back where that is possible; the content of the range is lost in any case.

@@ -79,6 +79,9 @@ internal sealed class Region
         return (Used & pages) == pages ? _address + offset : 0;
     }
 
+    /// <summary>Lets the processor fetch the bytes at an offset.</summary>
+    public void Prefetch(int offset) => NativeBlock.Prefetch(_address + offset);
+
     /// <summary>Clears what is in use of a range.</summary>
     public void Clear(int offset, int count)
     {

@@ -36,6 +36,15 @@ internal sealed partial class SparseArray
         return true;
     }
 
+    /// <summary>Lets the processor fetch the bytes at an offset, if there are any.</summary>
+    public void Prefetch(long offset)
+    {
+        if ((ulong)offset < (ulong)Size && Find(offset >> Region.Shift) is { } region)
+        {
+            region.Prefetch((int)offset & (Region.Size - 1));
+        }
+    }
+
     private static void LendSparse(Region? region, int within, int count, Loan loan)
     {
         while (count > 0)

@@ -186,4 +186,6 @@ public sealed class NozeroFilter : INbdFilter, INbdFilterHandle, ILendingFilter,
     /// <inheritdoc/>
     bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
         => next.TryLend(offset, length, loan, forWrite);
+
+    void ILendingFilter.Prefetch(NextContext next, long offset) => next.Prefetch(offset);
 }

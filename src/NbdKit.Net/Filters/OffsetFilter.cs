@@ -126,4 +126,6 @@ public sealed class OffsetFilter : INbdFilter, INbdFilterHandle, ILendingFilter
     /// <inheritdoc/>
     bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
         => next.TryLend(offset + Offset, length, loan, forWrite);
+
+    void ILendingFilter.Prefetch(NextContext next, long offset) => next.Prefetch(offset + Offset);
 }

@@ -57,4 +57,6 @@ internal sealed class SparseDisk(SparseArray array) : INbdPluginHandle, ILender
     }
 
     public bool TryLend(long offset, int length, Loan loan, bool forWrite) => array.TryLend(offset, length, loan, forWrite);
+
+    public void Prefetch(long offset) => array.Prefetch(offset);
 }

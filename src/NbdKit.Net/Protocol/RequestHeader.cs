@@ -39,4 +39,7 @@ internal readonly struct RequestHeader
         };
         return true;
     }
+
+    /// <summary>Where a request begins in the export, from bytes that may be no valid request.</summary>
+    public static long PeekOffset(ReadOnlySpan<byte> header) => BinaryPrimitives.ReadInt64BigEndian(header[16..]);
 }

@@ -160,6 +160,7 @@ internal sealed partial class Transmission
                 continue;
             }
             _input.Advance(RequestHeader.Size);
+            PrefetchNext(buffered.Span[RequestHeader.Size..]);
             if (_fault.IsFault)
             {
                 ReplyFault(_current, _fault);
@@ -192,6 +193,7 @@ internal sealed partial class Transmission
         }
         _input.Advance(length);
         _input.ExpectLargePayload = length >= LargePayload;
+        PrefetchNext(buffered.Span[(RequestHeader.Size + length)..]);
         if (_fault.IsFault)
         {
             ReplyFault(_current, _fault);
@@ -205,6 +207,17 @@ internal sealed partial class Transmission
             Start(_current, buffered.Slice(RequestHeader.Size, length), _input.Slab, null);
         }
         return null;
+    }
+
+    /// <summary>
+    /// Fetching the bytes of the disk from memory is a large part of a small request, and can go on while another is served.
+    /// </summary>
+    private void PrefetchNext(ReadOnlySpan<byte> behind)
+    {
+        if (behind.Length >= RequestHeader.Size)
+        {
+            _export.Context.Prefetch(RequestHeader.PeekOffset(behind));
+        }
     }
 
     private ValueTask ClientGoneAsync()

@@ -40,6 +40,8 @@ internal sealed class PartitionHandle : INbdFilterHandle, ILendingFilter
     public bool TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
         => next.TryLend(offset + _range.Offset, length, loan, forWrite);
 
+    public void Prefetch(NextContext next, long offset) => next.Prefetch(offset + _range.Offset);
+
     public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => next.ReadAsync(buffer, offset + _range.Offset, cancellationToken);
 
