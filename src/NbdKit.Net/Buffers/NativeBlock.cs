@@ -93,12 +93,21 @@ internal sealed class NativeBlock : CriticalFinalizerObject
         }
     }
 
-    /// <summary>All of it is in use from now on: larger pages are faster, and no longer take space that would stay unused.</summary>
+    /// <summary>All of it is likely to be used: larger pages are faster, in taking them too.</summary>
     public void UseLargePages()
     {
         if (LinuxMemory.IsAvailable)
         {
             LinuxMemory.UseLargePages(Address, _length);
+        }
+    }
+
+    /// <summary>All of it turned out to be used. Copies all of it; while that lasts, other threads may use it.</summary>
+    public void MoveIntoLargePages()
+    {
+        if (LinuxMemory.IsAvailable)
+        {
+            LinuxMemory.MoveIntoLargePages(Address, _length);
         }
     }
 }

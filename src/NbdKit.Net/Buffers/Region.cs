@@ -22,18 +22,30 @@ internal sealed class Region
     private readonly NativeBlock _block;
     private readonly nint _address;
     private readonly int _length;
+    private readonly bool _hasLargePages;
 
     // A bit for each page in use.
     private ulong _used;
 
     /// <param name="length">Number of bytes; less than <see cref="Size"/> only at the end of the disk.</param>
+    /// <param name="willBeFull">
+    /// Whether it is likely to be written as a whole soon: it takes its memory at once then, in large pages.
+    /// </param>
     /// <exception cref="OutOfMemoryException">There is no memory for it.</exception>
-    public Region(int length)
+    public Region(int length, bool willBeFull)
     {
         _length = length;
         _block = new NativeBlock(length, length == Size ? Size : 4096);
         _address = _block.Address;
+        _hasLargePages = willBeFull && length == Size;
+        if (_hasLargePages)
+        {
+            _block.UseLargePages();
+        }
     }
+
+    /// <summary>Whether all of its pages are in use.</summary>
+    public bool IsFull => Used == ulong.MaxValue;
 
     /// <summary>What keeps the memory alive.</summary>
     public object Owner => _block;
@@ -185,9 +197,10 @@ internal sealed class Region
             bytes[(within + data.Length)..].Clear();
             isLast = (Interlocked.Or(ref _used, bit) | bit) == ulong.MaxValue;
         }
-        if (isLast)
+        if (isLast && !_hasLargePages)
         {
-            _block.UseLargePages();
+            // Takes as long as a hundred requests.
+            ThreadPool.UnsafeQueueUserWorkItem(static block => block.MoveIntoLargePages(), _block, preferLocal: false);
         }
         return true;
     }

@@ -29,6 +29,11 @@ internal sealed partial class SparseArray
         while (offset < end && !extents.IsFull && !(onlyFirst && extents.Count > 1))
         {
             long run = RunOf(offset, end - offset, out bool used);
+            // Regions do not show in the extents.
+            while (offset + run < end && RunOf(offset + run, end - offset - run, out bool goesOn) is var more && goesOn == used)
+            {
+                run += more;
+            }
             extents.Add(offset, run, used ? ExtentStatus.Data : ExtentStatus.Hole | ExtentStatus.Zero);
             offset += run;
         }

@@ -27,6 +27,10 @@ internal sealed partial class SparseArray
     /// </summary>
     public const int PageSize = Region.PageSize;
 
+    // Copying programs write as much at once, and hardly anybody else: up to seven times as much memory as is written may be
+    // taken ahead of need, until the rest is written.
+    private const int FillingWrite = Region.Size / 8;
+
     private const int DirectoryBits = 12;
     private const int DirectoryMask = (1 << DirectoryBits) - 1;
 
@@ -85,7 +89,7 @@ internal sealed partial class SparseArray
             {
                 int within = (int)offset & (Region.Size - 1);
                 int count = Math.Min(Region.Size - within, data.Length);
-                Region region = Find(offset >> Region.Shift) ?? Make(offset >> Region.Shift);
+                Region region = Find(offset >> Region.Shift) ?? Make(offset >> Region.Shift, count);
                 region.Write(within, data[..count]);
                 data = data[count..];
                 offset += count;
@@ -117,8 +121,10 @@ internal sealed partial class SparseArray
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private Region Make(long number)
+    private Region Make(long number, int firstWrite)
     {
+        // Who writes much at once, or has filled the region before this one, is about to fill it.
+        bool willBeFull = firstWrite >= FillingWrite || (number > 0 && Find(number - 1) is { IsFull: true });
         Slot[] directory = _root;
         for (int shift = _rootShift; shift > 0; shift -= DirectoryBits)
         {
@@ -132,7 +138,7 @@ internal sealed partial class SparseArray
             directory = (Slot[])child;
         }
         // The last region is no longer than the disk, which keeps small disks small.
-        var region = new Region((int)Math.Min(Region.Size, Size - (number << Region.Shift)));
+        var region = new Region((int)Math.Min(Region.Size, Size - (number << Region.Shift)), willBeFull);
         return (Region?)Interlocked.CompareExchange(ref directory[(int)number & DirectoryMask].Value, region, null) ?? region;
     }
 

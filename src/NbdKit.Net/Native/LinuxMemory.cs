@@ -37,11 +37,11 @@ internal static class LinuxMemory
     /// <summary>Gives whole pages back: they are zero when they are used again.</summary>
     public static void GiveBack(nint start, nint length) => _ = madvise(start, length, DontNeed);
 
-    /// <summary>
-    /// Asks for large pages for memory that is in use as a whole, at once if the kernel can (since 6.1) and else in its own
-    /// time. Only a wish: what became of it is of no interest.
-    /// </summary>
-    public static void UseLargePages(nint start, nint length)
+    /// <summary>Asks for large pages for memory that is used from now on. Only a wish: what became of it is of no interest.</summary>
+    public static void UseLargePages(nint start, nint length) => _ = madvise(start, length, HugePage);
+
+    /// <summary>Moves memory into large pages, at once if the kernel can (since 6.1) and else in its own time.</summary>
+    public static void MoveIntoLargePages(nint start, nint length)
     {
         if (madvise(start, length, HugePage) == 0)
         {

@@ -9,8 +9,8 @@ namespace NbdKit.Plugins;
 /// <remarks>
 /// <para>
 /// Space is taken in pages of 32 KiB, which is also the preferred block size and the grain of the extents; any offset
-/// and length will do. The memory is outside of the managed heap, and in huge pages where 2 MiB of the disk are in use as a
-/// whole and the system has them. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM
+/// and length will do. The memory is outside of the managed heap, and on Linux in huge pages where 2 MiB of the disk are in use
+/// as a whole, or are likely to be soon: writes of 256 KiB and more take that much ahead. Requests run in parallel without a lock, and complete synchronously. A write fails with ENOMEM
 /// when the process has no memory left; nothing else limits what clients can make it take.
 /// </para>
 /// <para>

@@ -131,6 +131,17 @@ public sealed class SparseArrayTests
     }
 
     [Test]
+    public void One_extent_goes_on_over_all_regions()
+    {
+        const int Length = 9 << 20;
+        var array = new SparseArray(1L << 30);
+        array.Write(Page, Filled(Length, 1));
+        var extents = new ExtentList(Page, 1L << 30, maximumCount: 1);
+        array.GetExtents(Page, (1L << 30) - Page, onlyFirst: true, extents);
+        Assert.That(extents[0], Is.EqualTo(new Extent(Page, Length, ExtentStatus.Data)));
+    }
+
+    [Test]
     public void A_zero_of_existing_pages_can_be_cancelled()
     {
         var array = new SparseArray(DirectorySpan * 2);
