@@ -13,9 +13,15 @@ namespace NbdKit.Plugins;
 /// </para>
 /// <para>
 /// On Linux, in a 64-bit process, trims punch holes, zeroes are made without writing them where the file system or the device
-/// can, extents tell holes from data, and reads that the page cache can answer complete synchronously. Elsewhere trims are not
-/// offered, zeroes are written, all is reported as data, block devices are not served, and every read goes through the
-/// framework's asynchronous file access.
+/// can, extents tell holes from data, and reads that the page cache can answer complete synchronously; so do small writes for as
+/// long as they do not have to wait for the disk. Elsewhere trims are not offered, zeroes are written, all is reported as data,
+/// block devices are not served, and every read goes through the framework's asynchronous file access.
+/// </para>
+/// <para>
+/// Reads of 64 KiB and more that the page cache holds are sent to clients on sockets straight from there (sendfile(2), since
+/// Linux 6.5). A client that is slow to take such a reply sees what the file holds when it takes it, which is what a request that
+/// runs at the same time as a change of the same bytes may see anyway; a file that is made shorter meanwhile, by somebody else,
+/// ends the connection.
 /// </para>
 /// <para>
 /// Once a flush has failed, every later flush of the same context fails: the operating system reports data that it could not

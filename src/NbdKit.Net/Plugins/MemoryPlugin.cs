@@ -19,6 +19,10 @@ namespace NbdKit.Plugins;
 /// space to reserve. nbdkit gives pages up in both cases. On
 /// Linux the system has the memory back at once, elsewhere when the garbage collector finds that nobody uses it.
 /// </para>
+/// <para>
+/// Large reads are sent to clients on sockets from where the bytes lie. A client that is slow to take such a reply may see what
+/// was written to the same bytes meanwhile, as with any two requests that run at the same time.
+/// </para>
 /// </remarks>
 public sealed class MemoryPlugin : INbdPlugin
 {

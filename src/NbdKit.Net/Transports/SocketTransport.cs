@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using NbdKit.Buffers;
 using NbdKit.Native;
 
@@ -207,6 +208,7 @@ internal sealed class SocketTransport : Transport
     private async ValueTask WaitForDataByReceivingAsync(CancellationToken cancellationToken)
         => await _socket.ReceiveAsync(Memory<byte>.Empty, SocketFlags.None, cancellationToken).ConfigureAwait(false);
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> ReceiveWhenReadableAsync(
         SocketWatch watch, Memory<byte> buffer, CancellationToken cancellationToken)
     {
@@ -222,6 +224,7 @@ internal sealed class SocketTransport : Transport
         }
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask SendWhenWritableAsync(
         SocketWatch watch, ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
     {
@@ -230,6 +233,7 @@ internal sealed class SocketTransport : Transport
         await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask SendWhenWritableAsync(
         SocketWatch watch,
         ReadOnlyMemory<byte> bytes,

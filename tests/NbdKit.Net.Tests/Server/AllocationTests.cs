@@ -34,6 +34,31 @@ public sealed class AllocationTests
             new NofilterFilter(),
             new OffsetFilter { Offset = 4096 },
             new OffsetFilter { Offset = 4096 });
+        await MeasureAsync(chain, name, command, structured, Length, Requests);
+    }
+
+    [TestCase("large read", (ushort)0)]
+    [TestCase("large write", (ushort)1)]
+    public async Task A_large_request_that_is_lent_allocates_nothing(string name, ushort command)
+    {
+        NbdBackend chain = NbdBackend.Compose(new MemoryPlugin { Size = 64 << 20 }, new OffsetFilter { Offset = 4096 });
+        await MeasureAsync(chain, name, command, structured: false, 256 << 10, 5_000);
+    }
+
+    [TestCase("read", (ushort)0, Length, Requests)]
+    [TestCase("write", (ushort)1, Length, Requests)]
+    [TestCase("large read", (ushort)0, 256 << 10, 5_000)]
+    public async Task A_request_that_the_page_cache_answers_allocates_nothing(string name, ushort command, int length, int requests)
+    {
+        using var folder = new ScratchDirectory();
+        string path = folder.Write("disk", new byte[64 << 20]);
+        NbdBackend chain = NbdBackend.Compose(new FilePlugin { Path = path }, new OffsetFilter { Offset = 4096 });
+        await MeasureAsync(chain, name, command, structured: false, length, requests);
+    }
+
+    private static async Task MeasureAsync(
+        NbdBackend chain, string name, ushort command, bool structured, int length, int requests)
+    {
         await using var server = new NbdServer(chain);
         using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
         var wire = new WireClient(sockets, server.ServeAsync(sockets.Server));
@@ -47,38 +72,38 @@ public sealed class AllocationTests
         // The runtime's own calls allocate on a socket that was used asynchronously: the client must not be what is measured.
         Assume.That(OperatingSystem.IsLinux());
         LinuxSocket.MakeBlocking(sockets.Client.SafeHandle);
-        byte[] batch = Batch(command);
+        byte[] batch = Batch(command, length);
         int header = structured && command == 0 ? 28 : 16;
-        byte[] replies = new byte[Depth * (header + (command == 0 ? Length : 0))];
+        byte[] replies = new byte[Depth * (header + (command == 0 ? length : 0))];
         // Every path has run and every pool is filled by then. The test runner and the server's clock allocate now and then,
         // so the quietest of three rounds counts.
-        Exchange(sockets.Client, batch, replies, Requests);
+        Exchange(sockets.Client, batch, replies, requests);
         long allocated = long.MaxValue;
         for (int round = 0; round < 3; round++)
         {
             long before = GC.GetTotalAllocatedBytes(precise: true);
-            Exchange(sockets.Client, batch, replies, Requests);
+            Exchange(sockets.Client, batch, replies, requests);
             allocated = Math.Min(allocated, GC.GetTotalAllocatedBytes(precise: true) - before);
         }
 
         Assert.That(
-            BinaryPrimitives.ReadUInt32BigEndian(replies.AsSpan(replies.Length - (command == 0 ? Length : 0) - header)),
+            BinaryPrimitives.ReadUInt32BigEndian(replies.AsSpan(replies.Length - (command == 0 ? length : 0) - header)),
             Is.EqualTo(structured && command == 0 ? 0x668e33efu : 0x67446698u), name);
         // Without optimization every asynchronous method is an object: there only what grows is caught.
         bool optimized = typeof(NbdServer).Assembly.GetCustomAttribute<DebuggableAttribute>() is not { IsJITOptimizerDisabled: true };
-        Assert.That(allocated, Is.LessThan(optimized ? Requests / 10 : Requests * 20), $"{name}: {allocated} bytes for {Requests} requests");
+        Assert.That(allocated, Is.LessThan(optimized ? Requests / 10 : Requests * 20), $"{name}: {allocated} bytes for {requests} requests");
     }
 
-    private static byte[] Batch(ushort command)
+    private static byte[] Batch(ushort command, int length)
     {
         var batch = new MemoryStream();
         for (int i = 0; i < Depth; i++)
         {
             bool ranged = command != 3;
-            batch.Write(WireBytes.Request(command, (ulong)i, ranged ? (ulong)i * Length : 0, ranged ? Length : 0u, 0));
+            batch.Write(WireBytes.Request(command, (ulong)i, ranged ? (ulong)i * (uint)length : 0, ranged ? (uint)length : 0u, 0));
             if (command == 1)
             {
-                batch.Write(new byte[Length]);
+                batch.Write(new byte[length]);
             }
         }
         return batch.ToArray();
