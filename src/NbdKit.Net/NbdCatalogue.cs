@@ -9,8 +9,8 @@ namespace NbdKit;
 /// </summary>
 public sealed class NbdCatalogue
 {
-    private readonly SortedDictionary<string, NbdPluginEntry> _plugins = new(StringComparer.Ordinal);
-    private readonly SortedDictionary<string, NbdFilterEntry> _filters = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, NbdPluginEntry> _plugins = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, NbdFilterEntry> _filters = new(StringComparer.Ordinal);
 
     /// <summary>Creates a catalogue of everything in the library.</summary>
     public NbdCatalogue()
@@ -50,10 +50,10 @@ public sealed class NbdCatalogue
     }
 
     /// <summary>The plugins, by name.</summary>
-    public IReadOnlyCollection<NbdPluginEntry> Plugins => _plugins.Values;
+    public IReadOnlyCollection<NbdPluginEntry> Plugins => [.. _plugins.Values.OrderBy(p => p.Name, StringComparer.Ordinal)];
 
     /// <summary>The filters, by name.</summary>
-    public IReadOnlyCollection<NbdFilterEntry> Filters => _filters.Values;
+    public IReadOnlyCollection<NbdFilterEntry> Filters => [.. _filters.Values.OrderBy(f => f.Name, StringComparer.Ordinal)];
 
     /// <summary>Adds a plugin, in place of one that has the same name.</summary>
     /// <param name="entry">The plugin.</param>
@@ -67,13 +67,13 @@ public sealed class NbdCatalogue
     /// <param name="name">Its name.</param>
     /// <exception cref="ArgumentException">There is none; the message lists those there are.</exception>
     public NbdPluginEntry Plugin(string name)
-        => _plugins.TryGetValue(name, out NbdPluginEntry? entry) ? entry : throw Unknown("plugin", name, _plugins.Keys);
+        => _plugins.TryGetValue(name, out NbdPluginEntry? entry) ? entry : throw Unknown("plugin", name, Plugins.Select(p => p.Name));
 
     /// <summary>The filter of a name.</summary>
     /// <param name="name">Its name.</param>
     /// <exception cref="ArgumentException">There is none; the message lists those there are.</exception>
     public NbdFilterEntry Filter(string name)
-        => _filters.TryGetValue(name, out NbdFilterEntry? entry) ? entry : throw Unknown("filter", name, _filters.Keys);
+        => _filters.TryGetValue(name, out NbdFilterEntry? entry) ? entry : throw Unknown("filter", name, Filters.Select(f => f.Name));
 
     /// <summary>
     /// Builds a chain as nbdkit's command line does: each parameter goes to the first layer, from the client inwards, that

@@ -5,7 +5,7 @@ namespace NbdKit;
 public sealed class NbdParameters
 {
     private readonly string _owner;
-    private readonly ILookup<string, string> _values;
+    private readonly Dictionary<string, List<string>> _values = new(StringComparer.Ordinal);
 
     /// <summary>Creates the parameters of one layer.</summary>
     /// <param name="owner">The layer's name, for error messages.</param>
@@ -13,16 +13,23 @@ public sealed class NbdParameters
     public NbdParameters(string owner, IEnumerable<KeyValuePair<string, string>> values)
     {
         _owner = owner;
-        _values = values.ToLookup(pair => pair.Key, pair => pair.Value, StringComparer.Ordinal);
+        foreach ((string name, string value) in values)
+        {
+            if (!_values.TryGetValue(name, out List<string>? given))
+            {
+                _values.Add(name, given = []);
+            }
+            given.Add(value);
+        }
     }
 
     /// <summary>The value as it was written.</summary>
     /// <param name="name">The parameter.</param>
-    public string? Text(string name) => _values[name].LastOrDefault();
+    public string? Text(string name) => _values.TryGetValue(name, out List<string>? given) ? given[^1] : null;
 
     /// <summary>The values of a parameter that may be repeated, in order; empty if not given.</summary>
     /// <param name="name">The parameter.</param>
-    public IReadOnlyList<string> Texts(string name) => [.. _values[name]];
+    public IReadOnlyList<string> Texts(string name) => _values.TryGetValue(name, out List<string>? given) ? [.. given] : [];
 
     /// <summary>A value that must have been given.</summary>
     /// <param name="name">The parameter.</param>

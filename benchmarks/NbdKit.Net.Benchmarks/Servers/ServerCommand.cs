@@ -8,8 +8,11 @@ internal sealed record ServerCommand(EndPoint EndPoint, string Program, IReadOnl
 {
     /// <summary>The command of this project: nbdkit's command line.</summary>
     public static ServerCommand Ours(Settings settings, UnixDomainSocketEndPoint socket, params IEnumerable<string> arguments)
+        => OfTool(settings.Tool ?? Repository.Tool, socket, arguments);
+
+    /// <summary>The command of this project in a file, which is a program or the assembly of one.</summary>
+    public static ServerCommand OfTool(string tool, UnixDomainSocketEndPoint socket, params IEnumerable<string> arguments)
     {
-        string tool = settings.Tool ?? Repository.Tool;
         IEnumerable<string> all = ["-U", $"{socket}", .. arguments];
         return tool.EndsWith(".dll", StringComparison.Ordinal)
             ? new ServerCommand(socket, DotNet, [tool, .. all])
@@ -35,5 +38,5 @@ internal sealed record ServerCommand(EndPoint EndPoint, string Program, IReadOnl
     public static (string Program, string[] Arguments) OfSelf(params string[] arguments)
         => (DotNet, [typeof(ServerCommand).Assembly.Location, .. arguments]);
 
-    private static string DotNet => Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet";
+    public static string DotNet => Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") ?? "dotnet";
 }

@@ -1,4 +1,3 @@
-using System.Buffers;
 using System.Text;
 using NbdKit.Buffers;
 
@@ -8,8 +7,8 @@ namespace NbdKit.Plugins;
 public sealed partial class FilePlugin
 {
     private const string WindowsDevices = "CON PRN AUX NUL CLOCK$ CONIN$ CONOUT$";
-    private static readonly SearchValues<char> Forbidden = SearchValues.Create("/\\\0");
-    private static readonly SearchValues<char> ForbiddenOnWindows = SearchValues.Create("/\\\0:*?\"<>|");
+    private const string Forbidden = "/\\\0";
+    private const string ForbiddenOnWindows = "/\\\0:*?\"<>|";
 
     /// <inheritdoc/>
     public async ValueTask ListExportsAsync(

@@ -3,7 +3,8 @@ using System.Buffers.Binary;
 namespace NbdKit.Protocol;
 
 /// <summary>An option of the client, 16 bytes: IHAVEOPT 64, option 32, length 32. Its payload follows.</summary>
-internal readonly record struct OptionHeader(OptionType Type, uint Length)
+/// <remarks>A class, for the first client's sake: a task of a struct of our own is compiled anew, that of any class once.</remarks>
+internal sealed record OptionHeader(OptionType Type, uint Length)
 {
     public const int Size = 16;
 

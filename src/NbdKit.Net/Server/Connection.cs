@@ -69,7 +69,7 @@ internal sealed class Connection
     /// <summary>Serves the client. Never throws.</summary>
     public async Task<NbdDisconnect> RunAsync()
     {
-        Log.Connected(Logger, Public.Id, Public.Peer.ToString());
+        Log.Connected(Logger, Public.Id, Public.Peer);
         try
         {
             await ServeAsync().ConfigureAwait(false);

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Microsoft.Extensions.Logging;
 using NbdKit.Protocol;
 
 namespace NbdKit.Server;
@@ -121,9 +122,12 @@ internal sealed partial class Handshake
         }
         // The transmission counts requests itself, and ends them before the context is finalized.
         session.Context.CountsCalls = false;
-        Log.ExportOpened(
-            _connection.Server.Logger, _connection.Public.Id, LogText.Clean(session.Context.ExportName), session.Info.Size,
-            session.Flags.ToString());
+        if (_connection.Server.Logger.IsEnabled(LogLevel.Information))
+        {
+            Log.ExportOpened(
+                _connection.Server.Logger, _connection.Public.Id, LogText.Clean(session.Context.ExportName), session.Info.Size,
+                session.Flags.ToString());
+        }
     }
 
     private async ValueTask<NextContext> OpenAsync(string name)

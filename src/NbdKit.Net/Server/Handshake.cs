@@ -78,7 +78,12 @@ internal sealed partial class Handshake
             | (_options.OfferNoZeroes ? HandshakeFlags.NoZeroes : 0);
         Greet(offered);
         await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
-        uint answer = await ReadClientFlagsAsync().ConfigureAwait(false);
+        if (!await _input.FillAsync(4, _connection.Receiving).ConfigureAwait(false))
+        {
+            throw Gone();
+        }
+        uint answer = BinaryPrimitives.ReadUInt32BigEndian(_input.Buffered.Span);
+        _input.Advance(4);
         if ((answer & ~(uint)offered) != 0)
         {
             throw new ConnectionEndedException(
@@ -97,17 +102,6 @@ internal sealed partial class Handshake
         BinaryPrimitives.WriteUInt16BigEndian(greeting[16..], (ushort)offered);
     }
 
-    private async ValueTask<uint> ReadClientFlagsAsync()
-    {
-        if (!await _input.FillAsync(4, _connection.Receiving).ConfigureAwait(false))
-        {
-            throw Gone();
-        }
-        uint flags = BinaryPrimitives.ReadUInt32BigEndian(_input.Buffered.Span);
-        _input.Advance(4);
-        return flags;
-    }
-
     private async ValueTask<OptionHeader> ReadOptionAsync()
     {
         if (!await _input.FillAsync(OptionHeader.Size, _connection.Receiving).ConfigureAwait(false))
@@ -120,7 +114,7 @@ internal sealed partial class Handshake
                 NbdDisconnectReason.ProtocolViolation, "the client sent something that is no option");
         }
         _input.Advance(OptionHeader.Size);
-        Log.OptionReceived(_connection.Server.Logger, _connection.Public.Id, option.Type.ToString(), option.Length);
+        Log.OptionReceived(_connection.Server.Logger, _connection.Public.Id, option.Type, option.Length);
         if (--_optionsLeft < 0 && option.Type is not (OptionType.Abort or OptionType.ExportName))
         {
             throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client sent too many options");

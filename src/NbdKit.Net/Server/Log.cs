@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using NbdKit.Protocol;
 
 namespace NbdKit.Server;
 
@@ -18,13 +19,13 @@ internal static partial class Log
     public static partial void TooManyConnections(ILogger logger, long id, string peer, int limit);
 
     [LoggerMessage(5, LogLevel.Information, "Connection {Id} from {Peer} began")]
-    public static partial void Connected(ILogger logger, long id, string peer);
+    public static partial void Connected(ILogger logger, long id, NbdPeer peer);
 
     [LoggerMessage(6, LogLevel.Information, "Connection {Id} ended: {Reason}: {Detail}")]
     public static partial void Disconnected(ILogger logger, long id, NbdDisconnectReason reason, string detail);
 
     [LoggerMessage(7, LogLevel.Debug, "Connection {Id}: option {Option}, {Length} bytes")]
-    public static partial void OptionReceived(ILogger logger, long id, string option, uint length);
+    public static partial void OptionReceived(ILogger logger, long id, OptionType option, uint length);
 
     [LoggerMessage(8, LogLevel.Information, "Connection {Id} opened export '{Export}', {Size} bytes, flags {Flags}")]
     public static partial void ExportOpened(ILogger logger, long id, string export, long size, string flags);

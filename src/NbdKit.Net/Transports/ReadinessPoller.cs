@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using NbdKit.Native;
@@ -20,7 +19,7 @@ internal sealed class ReadinessPoller : IDisposable
     private const long StopId = 0;
 
     private readonly Lock _lock = new();
-    private readonly ConcurrentDictionary<long, SocketWatch> _watches = new();
+    private readonly Dictionary<long, SocketWatch> _watches = [];
     private long _lastId;
     private int _descriptor = -1;
     private int _signal = -1;
@@ -40,7 +39,7 @@ internal sealed class ReadinessPoller : IDisposable
                 return null;
             }
             var watch = new SocketWatch(this, socket, ++_lastId);
-            _watches[watch.Id] = watch;
+            _watches.Add(watch.Id, watch);
             return watch;
         }
     }
@@ -62,7 +61,13 @@ internal sealed class ReadinessPoller : IDisposable
         }
     }
 
-    internal void Forget(SocketWatch watch) => _watches.TryRemove(watch.Id, out _);
+    internal void Forget(SocketWatch watch)
+    {
+        lock (_lock)
+        {
+            _watches.Remove(watch.Id);
+        }
+    }
 
     /// <summary>Watches for the next event; false if the kernel refused.</summary>
     internal bool Arm(SocketWatch watch, int descriptor, uint events, ref bool added)
@@ -112,17 +117,27 @@ internal sealed class ReadinessPoller : IDisposable
                     Close();
                     return;
                 }
-                if (_watches.TryGetValue(id, out SocketWatch? watch))
-                {
-                    watch.Happened(happened);
-                }
+                Find(id)?.Happened(happened);
             }
+        }
+    }
+
+    private SocketWatch? Find(long id)
+    {
+        lock (_lock)
+        {
+            return _watches.GetValueOrDefault(id);
         }
     }
 
     private void CloseWatches()
     {
-        foreach (SocketWatch watch in _watches.Values)
+        SocketWatch[] watches;
+        lock (_lock)
+        {
+            watches = [.. _watches.Values];
+        }
+        foreach (SocketWatch watch in watches)
         {
             watch.Close();
         }
