@@ -3,7 +3,7 @@ namespace NbdKit.Buffers;
 /// <summary>A plugin's handle that can lend the memory that its disk lies in.</summary>
 internal interface ILender
 {
-    /// <summary>Lends a range, at once or not at all.</summary>
+    /// <summary>Lends a range, at once or not at all; of a file only if <see cref="Loan.TakesFile"/> says so.</summary>
     /// <param name="offset">First byte.</param>
     /// <param name="length">Number of bytes.</param>
     /// <param name="loan">Receives the pieces; what it holds after a refusal is ignored.</param>

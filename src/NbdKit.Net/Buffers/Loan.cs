@@ -11,7 +11,7 @@ namespace NbdKit.Buffers;
 /// </summary>
 /// <remarks>
 /// <para>
-/// What is lent stays valid for as long as the loan refers to its owner, whatever the layer does meanwhile. Its content may
+/// What is lent stays valid for as long as the loan refers to it, whatever the layer does meanwhile. Its content may
 /// change while it is lent, as that of any range under parallel requests.
 /// </para>
 /// <para>
@@ -25,6 +25,9 @@ internal sealed class Loan : IResettable
 
     /// <summary>The number of bytes lent.</summary>
     public int Length { get; private set; }
+
+    /// <summary>Whether it may be a range of a file; else it must be memory.</summary>
+    public bool TakesFile { get; set; }
 
     /// <summary>The file that is lent from, open for as long as the loan refers to it; null for memory.</summary>
     public SafeFileHandle? File { get; private set; }
@@ -43,28 +46,27 @@ internal sealed class Loan : IResettable
     }
 
     /// <summary>Adds the next piece.</summary>
-    /// <param name="owner">What keeps the memory alive.</param>
-    /// <param name="address">First byte of memory that does not move.</param>
-    /// <param name="count">Number of bytes.</param>
-    public void Add(object owner, nint address, int count)
+    /// <param name="memory">Memory that does not move.</param>
+    /// <param name="address">Where it lies.</param>
+    public void Add(Memory<byte> memory, nint address)
     {
-        _pieces.Add(new Piece(owner, address, count));
-        Length += count;
+        _pieces.Add(new Piece(memory, address));
+        Length += memory.Length;
     }
 
     /// <summary>Adds the next piece: part of an array of the pinned object heap.</summary>
     public void Add(byte[] pinned, int start, int count)
-        => Add(pinned, Marshal.UnsafeAddrOfPinnedArrayElement(pinned, start), count);
+        => Add(pinned.AsMemory(start, count), Marshal.UnsafeAddrOfPinnedArrayElement(pinned, start));
 
-    /// <summary>The rest of the piece that a position lies in; the loan must stay alive while it is used.</summary>
-    public Span<byte> PieceAt(int position)
+    /// <summary>The rest of the piece that a position lies in.</summary>
+    public Memory<byte> PieceAt(int position)
     {
         int i = 0;
-        while (position >= _pieces[i].Count)
+        while (position >= _pieces[i].Memory.Length)
         {
-            position -= _pieces[i++].Count;
+            position -= _pieces[i++].Memory.Length;
         }
-        return NativeBlock.SpanAt(_pieces[i].Address + position, _pieces[i].Count - position);
+        return _pieces[i].Memory[position..];
     }
 
     /// <summary>Fills in the memory from a position on, as much as the vectors take; returns how many were used.</summary>
@@ -73,16 +75,16 @@ internal sealed class Loan : IResettable
         int used = 0;
         foreach (Piece piece in CollectionsMarshal.AsSpan(_pieces))
         {
-            if (position >= piece.Count)
+            if (position >= piece.Memory.Length)
             {
-                position -= piece.Count;
+                position -= piece.Memory.Length;
                 continue;
             }
             if (used == vectors.Length)
             {
                 break;
             }
-            vectors[used++] = new IoVector(piece.Address + position, piece.Count - position);
+            vectors[used++] = new IoVector(piece.Address + position, piece.Memory.Length - position);
             position = 0;
         }
         return used;
@@ -98,5 +100,5 @@ internal sealed class Loan : IResettable
         return true;
     }
 
-    private readonly record struct Piece(object Owner, nint Address, int Count);
+    private readonly record struct Piece(Memory<byte> Memory, nint Address);
 }

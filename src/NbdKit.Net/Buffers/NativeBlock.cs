@@ -40,6 +40,7 @@ internal sealed class NativeBlock : CriticalFinalizerObject
             _allocation = Marshal.AllocHGlobal(_length + alignment);
             Address = (_allocation + alignment - 1) & ~((nint)alignment - 1);
         }
+        Memory = new NativeMemory(this, length).Memory;
         // So that the collector, which sees only this small object, looks for garbage as often as it should.
         GC.AddMemoryPressure(_length);
     }
@@ -63,6 +64,9 @@ internal sealed class NativeBlock : CriticalFinalizerObject
 
     /// <summary>Where it lies.</summary>
     public nint Address { get; }
+
+    /// <summary>All of it.</summary>
+    public Memory<byte> Memory { get; }
 
     /// <summary>Bytes at an address of native or pinned memory, whose owner the caller keeps alive.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

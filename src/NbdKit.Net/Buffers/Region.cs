@@ -47,8 +47,8 @@ internal sealed class Region
     /// <summary>Whether all of its pages are in use.</summary>
     public bool IsFull => Used == ulong.MaxValue;
 
-    /// <summary>What keeps the memory alive.</summary>
-    public object Owner => _block;
+    /// <summary>A range for as long as anybody refers to it.</summary>
+    public Memory<byte> MemoryOf(int offset, int count) => _block.Memory.Slice(offset, count);
 
     private ulong Used => Volatile.Read(ref _used);
 

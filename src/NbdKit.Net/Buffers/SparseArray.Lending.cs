@@ -20,7 +20,7 @@ internal sealed partial class SparseArray
             nint address = region?.AddressOf(within, count) ?? 0;
             if (address != 0)
             {
-                loan.Add(region!.Owner, address, count);
+                loan.Add(region!.MemoryOf(within, count), address);
             }
             else if (forWrite)
             {
@@ -59,7 +59,7 @@ internal sealed partial class SparseArray
             nint address = used ? region!.AddressOf(within, run) : 0;
             if (address != 0)
             {
-                loan.Add(region!.Owner, address, run);
+                loan.Add(region!.MemoryOf(within, run), address);
             }
             else
             {

@@ -66,7 +66,7 @@ internal sealed class FileHandle : INbdPluginHandle, ILender
         => _file.ExtentsAsync(offset, length, (flags & RequestFlags.RequestOne) != 0, extents, cancellationToken);
 
     public bool TryLend(long offset, int length, Loan loan, bool forWrite)
-        => !forWrite && _eviction is null && _file.TryLend(offset, length, loan);
+        => loan.TakesFile && _eviction is null && _file.TryLend(offset, length, loan);
 
     public async ValueTask CloseAsync()
     {

@@ -83,7 +83,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         int position = 0;
         while (Count > 0 && position < loan.Length)
         {
-            Span<byte> piece = loan.PieceAt(position);
+            Span<byte> piece = loan.PieceAt(position).Span;
             int here = Math.Min(Count, piece.Length);
             Buffered.Span[..here].CopyTo(piece);
             Advance(here);

@@ -44,11 +44,8 @@ internal sealed partial class Transmission
 
     private Loan? Borrow(in RequestHeader header, bool forWrite)
     {
-        if (!_connection.Transport.TakesLoans)
-        {
-            return null;
-        }
         Loan loan = _connection.Server.Loans.Get();
+        loan.TakesFile = !forWrite && _connection.Transport.TakesFiles;
         bool lent = false;
         try
         {

@@ -40,14 +40,14 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
     public override ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
         => IsBusy
             ? new ValueTask<int>(Received(socket.Receive(loan, position)))
-            : ReceiveElsewhereAsync(loan, position, cancellationToken);
+            : ReceiveElsewhereAsync(loan.PieceAt(position), cancellationToken);
 
     public override bool IsClientWaiting
     {
         set => _spin.IsClientWaiting = value;
     }
 
-    public override bool TakesLoans => socket.TakesLoans;
+    public override bool TakesFiles => socket.TakesFiles;
 
     public override bool IsPeerGone() => socket.IsPeerGone();
 
@@ -109,16 +109,6 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
             await _thread.SwitchTo();
         }
         return received;
-    }
-
-    private async ValueTask<int> ReceiveElsewhereAsync(Loan loan, int position, CancellationToken cancellationToken)
-    {
-        if (_thread is { } thread)
-        {
-            await thread.SwitchTo();
-            return Received(socket.Receive(loan, position));
-        }
-        return await socket.ReceiveAsync(loan, position, cancellationToken).ConfigureAwait(false);
     }
 
     private void ReturnThread()

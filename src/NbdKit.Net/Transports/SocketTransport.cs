@@ -92,6 +92,10 @@ internal sealed class SocketTransport : Transport
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
     {
+        if (_watch is null)
+        {
+            return base.SendAsync(bytes, loan, cancellationToken);
+        }
         // Over TCP references to pages are no faster than a copy, at least on loopback.
         SplicePipe? pipe = loan.File is null && _socket.AddressFamily == AddressFamily.Unix ? _pipes.TryRent() : null;
         int sent;
@@ -106,27 +110,13 @@ internal sealed class SocketTransport : Transport
         }
         if (sent < bytes.Length + loan.Length)
         {
-            return SendWhenWritableAsync(_watch!, bytes, loan, sent, pipe, cancellationToken);
+            return SendWhenWritableAsync(_watch, bytes, loan, sent, pipe, cancellationToken);
         }
         _pipes.Return(pipe);
         return default;
     }
 
-    public override bool TakesLoans => _watch is not null;
-
-    public override async ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
-    {
-        while (true)
-        {
-            int received = LinuxSocket.Receive(_socket.SafeHandle, loan.PieceAt(position), wait: false);
-            if (received >= 0)
-            {
-                return received;
-            }
-            await _watch!.WaitReadableAsync().ConfigureAwait(false);
-            cancellationToken.ThrowIfCancellationRequested();
-        }
-    }
+    public override bool TakesFiles => _watch is not null;
 
     /// <summary>Receives into lent memory on the caller's thread, which may block for a while; -1 if nothing came.</summary>
     public int Receive(Loan loan, int position) => LinuxSocket.Receive(_socket.SafeHandle, loan, position);

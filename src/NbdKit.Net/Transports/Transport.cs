@@ -29,16 +29,25 @@ internal abstract class Transport
     /// <summary>Sends everything.</summary>
     public abstract ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken);
 
-    /// <summary>Whether lent memory can be received into and sent from.</summary>
-    public virtual bool TakesLoans => false;
+    /// <summary>Whether ranges of files can be sent.</summary>
+    public virtual bool TakesFiles => false;
 
     /// <summary>Receives into lent memory from a position on; as <see cref="ReceiveAsync(Memory{byte}, CancellationToken)"/>.</summary>
     public virtual ValueTask<int> ReceiveAsync(Loan loan, int position, CancellationToken cancellationToken)
-        => throw new NotSupportedException();
+        => ReceiveAsync(loan.PieceAt(position), cancellationToken);
 
-    /// <summary>Sends bytes, and lent memory behind them.</summary>
-    public virtual ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
-        => throw new NotSupportedException();
+    /// <summary>Sends bytes, and what is lent behind them.</summary>
+    public virtual async ValueTask SendAsync(ReadOnlyMemory<byte> bytes, Loan loan, CancellationToken cancellationToken)
+    {
+        await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
+        int position = 0;
+        while (position < loan.Length)
+        {
+            Memory<byte> piece = loan.PieceAt(position);
+            await SendAsync(piece, cancellationToken).ConfigureAwait(false);
+            position += piece.Length;
+        }
+    }
 
     /// <summary>
     /// Whether a client that has sent its last byte is gone altogether, as far as the transport can tell: nobody would
