@@ -39,5 +39,18 @@ internal sealed class SocketPair : IDuplexPipe, IDisposable
         return new SocketPair(client, await accepting);
     }
 
+    /// <summary>A client of a server, in transmission.</summary>
+    public async Task<WireClient> GoAsync(NbdServer server, bool structured)
+    {
+        var client = new WireClient(this, server.ServeAsync(Server));
+        await client.GreetAsync();
+        if (structured)
+        {
+            await client.StructuredAsync();
+        }
+        await client.GoAsync();
+        return client;
+    }
+
     public void Dispose() => _stream.Dispose();
 }

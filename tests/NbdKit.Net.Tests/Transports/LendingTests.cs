@@ -30,7 +30,7 @@ public sealed class LendingTests
         var plugin = new FilePlugin { Path = folder.Write("disk", model) };
         await using var server = new NbdServer(NbdBackend.Compose(plugin));
         using SocketPair sockets = await SocketPair.CreateAsync(tcp);
-        await using WireClient client = await GoAsync(server, sockets, structured);
+        await using WireClient client = await sockets.GoAsync(server, structured);
         for (int i = 0; i < 60; i++)
         {
             int length = random.Next(60_000, random.Next(2) == 0 ? 80_000 : 3 << 20);
@@ -54,7 +54,7 @@ public sealed class LendingTests
         string path = folder.Write("disk", TestData.Random(Size));
         await using var server = new NbdServer(NbdBackend.Compose(new FilePlugin { Path = path }));
         using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
-        await using WireClient client = await GoAsync(server, sockets, structured: false);
+        await using WireClient client = await sockets.GoAsync(server, structured: false);
         Assert.That(await client.ReadDataAsync(Size - Large, Large), Is.EqualTo(TestData.Random(Size)[^Large..]));
         using (FileStream file = File.OpenWrite(path))
         {
@@ -73,7 +73,7 @@ public sealed class LendingTests
         string path = folder.Write("disk", TestData.Random(Size));
         await using var server = new NbdServer(NbdBackend.Compose(new FilePlugin { Path = path }));
         using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
-        await using WireClient client = await GoAsync(server, sockets, structured: false);
+        await using WireClient client = await sockets.GoAsync(server, structured: false);
         for (int i = 0; i < Size / Large; i++)
         {
             await client.SendRequestAsync(Read, (ulong)(i * Large), Large);
@@ -101,8 +101,8 @@ public sealed class LendingTests
         await using var server = new NbdServer(NbdBackend.Compose(new MemoryPlugin { Size = Size }));
         using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
         using SocketPair otherSockets = await SocketPair.CreateAsync(tcp: false);
-        await using WireClient client = await GoAsync(server, sockets, structured: false);
-        await using WireClient other = await GoAsync(server, otherSockets, structured: false);
+        await using WireClient client = await sockets.GoAsync(server, structured: false);
+        await using WireClient other = await otherSockets.GoAsync(server, structured: false);
         for (int i = 0; i < 8; i++)
         {
             await other.WriteDataAsync((ulong)(i * Large), Filled(1));
@@ -144,7 +144,7 @@ public sealed class LendingTests
         for (int i = 0; i < 80; i++)
         {
             SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
-            WireClient client = await GoAsync(server, sockets, structured: false);
+            WireClient client = await sockets.GoAsync(server, structured: false);
             deaf.Add((sockets, client));
             for (int k = 0; k < 4; k++)
             {
@@ -152,7 +152,7 @@ public sealed class LendingTests
             }
         }
         using SocketPair politeSockets = await SocketPair.CreateAsync(tcp: false);
-        await using (WireClient polite = await GoAsync(server, politeSockets, structured: false))
+        await using (WireClient polite = await politeSockets.GoAsync(server, structured: false))
         {
             await polite.WriteDataAsync(4 << 20, Filled(5));
             Assert.That(await polite.ReadDataAsync(4 << 20, Large), Is.EqualTo(Filled(5)));
@@ -172,17 +172,5 @@ public sealed class LendingTests
         byte[] bytes = new byte[Large];
         Array.Fill(bytes, value);
         return bytes;
-    }
-
-    private static async Task<WireClient> GoAsync(NbdServer server, SocketPair sockets, bool structured)
-    {
-        var client = new WireClient(sockets, server.ServeAsync(sockets.Server));
-        await client.GreetAsync();
-        if (structured)
-        {
-            await client.StructuredAsync();
-        }
-        await client.GoAsync();
-        return client;
     }
 }

@@ -25,7 +25,7 @@ public sealed class SocketTransportTests
             new MemoryPlugin { Size = Size }, new NofilterFilter(), new OffsetFilter { Offset = 1000 });
         await using var server = new NbdServer(chain);
         using SocketPair sockets = await SocketPair.CreateAsync(tcp);
-        await using WireClient client = await GoAsync(server, sockets, structured);
+        await using WireClient client = await sockets.GoAsync(server, structured);
         for (int i = 0; i < 200; i++)
         {
             // Around the sizes at which payloads change their way, and beside the borders of pages.
@@ -63,7 +63,7 @@ public sealed class SocketTransportTests
         await using (var server = new NbdServer(chain))
         {
             using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
-            WireClient client = await GoAsync(server, sockets, structured: false);
+            WireClient client = await sockets.GoAsync(server, structured: false);
             await client.SendRequestAsync(Write, 1 << 20, 1 << 20);
             await client.SendAsync(new byte[300_000]);
             await client.CutAsync();
@@ -82,7 +82,7 @@ public sealed class SocketTransportTests
     {
         await using var server = new NbdServer(NbdBackend.Compose(new MemoryPlugin { Size = Size }));
         using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
-        await using WireClient client = await GoAsync(server, sockets, structured: false);
+        await using WireClient client = await sockets.GoAsync(server, structured: false);
         // Replies of 4 MiB that nobody takes yet, and then writes of 4 MiB: more than any socket buffer in either direction.
         var calls = new List<WireCall>();
         for (int i = 0; i < 4; i++)
@@ -109,7 +109,7 @@ public sealed class SocketTransportTests
     {
         await using var server = new NbdServer(NbdBackend.Compose(new MemoryPlugin { Size = Size }));
         using SocketPair sockets = await SocketPair.CreateAsync(tcp);
-        WireClient client = await GoAsync(server, sockets, structured: false);
+        WireClient client = await sockets.GoAsync(server, structured: false);
         for (int i = 0; i < 3; i++)
         {
             Assert.That(await client.ReadDataAsync(0, 100), Is.All.Zero);
@@ -129,7 +129,7 @@ public sealed class SocketTransportTests
         for (int i = 0; i < 100; i++)
         {
             SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
-            clients.Add((sockets, await GoAsync(server, sockets, structured: false)));
+            clients.Add((sockets, await sockets.GoAsync(server, structured: false)));
         }
         int threads = System.Diagnostics.Process.GetCurrentProcess().Threads.Count;
         // What earlier tests left behind only goes away.
@@ -140,17 +140,5 @@ public sealed class SocketTransportTests
             await client.DisposeAsync();
             sockets.Dispose();
         }
-    }
-
-    private static async Task<WireClient> GoAsync(NbdServer server, SocketPair sockets, bool structured)
-    {
-        var client = new WireClient(sockets, server.ServeAsync(sockets.Server));
-        await client.GreetAsync();
-        if (structured)
-        {
-            await client.StructuredAsync();
-        }
-        await client.GoAsync();
-        return client;
     }
 }
