@@ -95,6 +95,8 @@ internal sealed class NativeBlock : CriticalFinalizerObject
         {
             LinuxMemory.GiveBack(Address + first, end - first);
         }
+        // Freed in the middle, the address could be somebody else's.
+        GC.KeepAlive(this);
     }
 
     /// <summary>All of it is likely to be used: larger pages are faster, in taking them too.</summary>
@@ -113,5 +115,6 @@ internal sealed class NativeBlock : CriticalFinalizerObject
         {
             LinuxMemory.MoveIntoLargePages(Address, _length);
         }
+        GC.KeepAlive(this);
     }
 }
