@@ -7,6 +7,9 @@ internal enum ChunkType : ushort
     OffsetData = 1,
     OffsetHole = 2,
     BlockStatus = 5,
+
+    /// <summary>NBD_REPLY_TYPE_BLOCK_STATUS_EXT: 64-bit lengths and status. With extended headers only.</summary>
+    BlockStatusExtended = 6,
     Error = 0x8001,
     ErrorOffset = 0x8002,
 }

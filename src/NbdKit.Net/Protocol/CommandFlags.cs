@@ -12,4 +12,7 @@ internal enum CommandFlags : ushort
     DontFragment = 1 << 2,
     RequestOne = 1 << 3,
     FastZero = 1 << 4,
+
+    /// <summary>NBD_CMD_FLAG_PAYLOAD_LEN: the length is that of a payload. With extended headers only.</summary>
+    PayloadLength = 1 << 5,
 }

@@ -16,4 +16,8 @@ internal static class Magic
     public const uint SimpleReply = 0x67446698;
 
     public const uint StructuredReply = 0x668e33ef;
+
+    public const uint ExtendedRequest = 0x21e41c71;
+
+    public const uint ExtendedReply = 0x6e8a278c;
 }

@@ -16,4 +16,5 @@ internal enum OptionReplyType : uint
     ErrShutdown = 0x8000_0007,
     ErrBlockSizeReqd = 0x8000_0008,
     ErrTooBig = 0x8000_0009,
+    ErrExtendedHeadersRequired = 0x8000_000a,
 }

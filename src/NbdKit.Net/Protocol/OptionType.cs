@@ -12,4 +12,5 @@ internal enum OptionType : uint
     StructuredReply = 8,
     ListMetaContext = 9,
     SetMetaContext = 10,
+    ExtendedHeaders = 11,
 }

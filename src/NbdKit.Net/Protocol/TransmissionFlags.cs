@@ -16,4 +16,7 @@ internal enum TransmissionFlags : ushort
     CanMultiConn = 1 << 8,
     SendCache = 1 << 10,
     SendFastZero = 1 << 11,
+
+    /// <summary>NBD_FLAG_BLOCK_STATUS_PAYLOAD: a block status may name its contexts. With extended headers only.</summary>
+    BlockStatusPayload = 1 << 12,
 }
