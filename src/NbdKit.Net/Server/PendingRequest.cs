@@ -75,7 +75,7 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
     }
 
     private async ValueTask BlockStatusAsync()
-        => Reply = await _transmission.BlockStatusAsync(_header).ConfigureAwait(false);
+        => Reply = await _transmission.BlockStatusAsync(_header, _data).ConfigureAwait(false);
 
     private void Continue()
     {

@@ -31,6 +31,7 @@ internal static class CombinedInfo
             CanMultiConn = members.All(m => m.CanMultiConn),
             CanExtents = members.Any(m => m.CanExtents),
             MetaContexts = [.. ContextsOf(members[0]).Where(name => members.All(m => ContextsOf(m).Contains(name)))],
+            WideMetaContexts = [.. members.SelectMany(m => m.WideMetaContexts).Distinct()],
             IsBlocking = members.Any(m => m.IsBlocking),
         };
     }
