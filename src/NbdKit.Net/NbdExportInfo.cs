@@ -116,6 +116,15 @@ public sealed record NbdExportInfo
     public bool CanExtents { get; init; }
 
     /// <summary>
+    /// Whether a read tells which parts of it are holes, so that they travel as such and are not sent as zeroes ("Structured reply
+    /// types": NBD_REPLY_TYPE_OFFSET_HOLE). <see cref="Support.Native"/>: the layer says so in
+    /// <see cref="INbdPluginHandle.ReadSparseAsync"/>. <see cref="Support.Emulate"/>: the library asks for the extents first, and
+    /// reads only what is data; right for a layer whose extents are known as soon as they are asked for.
+    /// <see cref="Support.None"/> by default.
+    /// </summary>
+    public Support CanReadSparse { get; init; }
+
+    /// <summary>
     /// The meta contexts that the extents of this layer can be asked for, in the order in which they are listed. By default
     /// <c>base:allocation</c> alone. A layer that has others gets their names with <see cref="ExtentList.MetaContext"/>; a filter
     /// adds, hides or changes them ("Metadata querying" in the protocol text).

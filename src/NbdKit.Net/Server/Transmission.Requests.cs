@@ -52,6 +52,10 @@ internal sealed partial class Transmission
             StartElsewhere(header, data, slab, rented);
             return;
         }
+        if (IsSparse(header) && TryReadSparse(header))
+        {
+            return;
+        }
         if (header.Type == CommandType.Read && header.Length >= LargePayload && TryReadLent(header))
         {
             return;
@@ -111,7 +115,7 @@ internal sealed partial class Transmission
     private void StartElsewhere(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
     {
         PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
-        if (header.Type != CommandType.BlockStatus)
+        if (header.Type != CommandType.BlockStatus && !IsChunked(header))
         {
             int size = header.Type == CommandType.Read ? _dataHeaderSize + (int)header.Length : _successSize;
             pending.Reply = size > LargePayload

@@ -34,6 +34,7 @@ internal sealed partial class Transmission
     private readonly int _requestSize;
     private readonly int _successSize;
     private readonly int _dataHeaderSize;
+    private readonly bool _readsSparse;
     private int _batch;
     private RequestHeader _current;
     private RequestFault _fault;
@@ -53,6 +54,8 @@ internal sealed partial class Transmission
         _form = export.Replies;
         _requestSize = _form == ReplyForm.Extended ? RequestHeader.ExtendedSize : RequestHeader.Size;
         _successSize = _form == ReplyForm.Extended ? ReplyChunk.ExtendedSize : SimpleReply.Size;
+        _readsSparse = _form != ReplyForm.Simple
+            && export.Info.CanReadSparse switch { Support.Native => true, Support.Emulate => export.Info.CanExtents, _ => false };
         _dataHeaderSize = _form == ReplyForm.Simple ? SimpleReply.Size : ReplyChunk.DataSize(_form);
     }
 
@@ -171,7 +174,7 @@ internal sealed partial class Transmission
             PrefetchNext(buffered.Span[_requestSize..]);
             if (_fault.IsFault)
             {
-                ReplyFault(_current, _fault);
+                Refuse(_current);
             }
             else if (_current.Length == 0 && _current.Type != CommandType.Flush)
             {
@@ -181,6 +184,14 @@ internal sealed partial class Transmission
             {
                 Start(_current, default, null, null);
             }
+        }
+    }
+
+    private void Refuse(in RequestHeader header)
+    {
+        if (_connection.RefusesRequests || !TryReadUpToEnd(header))
+        {
+            ReplyFault(header, _fault);
         }
     }
 
