@@ -15,6 +15,12 @@ public sealed class ExtentList : IReadOnlyList<Extent>
     /// <summary>The meta context that every export of a plugin has.</summary>
     public const string BaseAllocation = "base:allocation";
 
+    /// <summary>
+    /// The meta context of QEMU that tells in which of the layers that make up a disk a range is allocated: 0 none, 1 the topmost, 2
+    /// the one below it, and so on. <see cref="NbdKit.Filters.CowFilter"/> and the plugins made of other chains have it.
+    /// </summary>
+    public const string AllocationDepth = "qemu:allocation-depth";
+
     /// <summary>The number of extents that a list takes by default.</summary>
     public const int DefaultMaximumCount = 131_072;
 

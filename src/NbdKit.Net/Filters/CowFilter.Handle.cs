@@ -29,7 +29,7 @@ public sealed partial class CowFilter
                 CanMultiConn = true,
                 CanExtents = true,
                 // What the overlay means in any other context is not known here.
-                MetaContexts = [ExtentList.BaseAllocation],
+                MetaContexts = [ExtentList.BaseAllocation, ExtentList.AllocationDepth],
             });
 
         public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)

@@ -49,6 +49,7 @@ internal sealed partial class CowOverlay
     {
         long end = offset + length;
         bool one = (flags & RequestFlags.RequestOne) != 0;
+        bool isDepth = extents.MetaContext == ExtentList.AllocationDepth;
         while (offset < end && !extents.IsFull)
         {
             BlockState state = Run(offset, end, out long to);
@@ -58,8 +59,13 @@ internal sealed partial class CowOverlay
             }
             else
             {
+                // A trimmed block hides what is below it as well as a stored one does.
                 extents.Add(
-                    offset, to - offset, state == BlockState.Stored ? ExtentStatus.Data : ExtentStatus.Hole | ExtentStatus.Zero);
+                    offset,
+                    to - offset,
+                    isDepth ? (ExtentStatus)1
+                        : state == BlockState.Stored ? ExtentStatus.Data
+                        : ExtentStatus.Hole | ExtentStatus.Zero);
             }
             offset = to;
             if (one)
@@ -73,7 +79,14 @@ internal sealed partial class CowOverlay
         NextContext next, long offset, long to, bool one, ExtentList extents, CancellationToken cancellationToken)
     {
         ExtentList below;
-        if (one)
+        if (extents.MetaContext == ExtentList.AllocationDepth)
+        {
+            below = new ExtentList(offset, to, extents.MetaContext);
+            await AllocationDepth.AskAsync(
+                next, offset, to - offset, one ? RequestFlags.RequestOne : RequestFlags.None, below, deeper: 1, cancellationToken)
+                .ConfigureAwait(false);
+        }
+        else if (one)
         {
             below = new ExtentList(offset, to, extents.MetaContext);
             await next.ExtentsAsync(offset, to - offset, RequestFlags.RequestOne, below, cancellationToken)

@@ -188,7 +188,12 @@ public sealed partial class MirrorPlugin
         {
             inner = await OpenAsync(member.Chain, disk.Context.ReadOnly, disk.Context.Connection, cancellationToken)
                 .ConfigureAwait(false);
-            return InfoLoss.Find(disk.Info, inner.Info) is not { } loss
+            // The depth of allocation is found out from the extents of a member that does not know it.
+            NbdExportInfo told = disk.Info with
+            {
+                MetaContexts = [.. disk.Info.MetaContexts.Where(name => name != ExtentList.AllocationDepth)],
+            };
+            return InfoLoss.Find(told, inner.Info) is not { } loss
                 ? new MirrorLeg(member, inner)
                 : throw new InvalidOperationException(loss);
         }

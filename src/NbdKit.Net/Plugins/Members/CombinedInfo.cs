@@ -31,7 +31,8 @@ internal static class CombinedInfo
             CanMultiConn = members.All(m => m.CanMultiConn),
             CanExtents = members.Any(m => m.CanExtents),
             CanReadSparse = members.Any(m => m.CanReadSparse != Support.None) ? Support.Emulate : Support.None,
-            MetaContexts = [.. ContextsOf(members[0]).Where(name => members.All(m => ContextsOf(m).Contains(name)))],
+            MetaContexts = [.. ContextsOf(members[0]).Where(name => members.All(m => ContextsOf(m).Contains(name)))
+                .Union([ExtentList.AllocationDepth])],
             WideMetaContexts = [.. members.SelectMany(m => m.WideMetaContexts).Distinct()],
             IsBlocking = members.Any(m => m.IsBlocking),
         };

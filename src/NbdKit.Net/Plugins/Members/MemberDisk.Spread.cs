@@ -1,4 +1,5 @@
 using System.Runtime.ExceptionServices;
+using NbdKit.Layers;
 
 namespace NbdKit.Plugins.Members;
 
@@ -25,7 +26,9 @@ internal sealed partial class MemberDisk
                 long last = _layout.Before(member, end);
                 lists[member] = list = new ExtentList(from, last, extents.MetaContext);
                 places[member] = 0;
-                await _next[member].ExtentsAsync(from, last - from, flags, list, cancellationToken).ConfigureAwait(false);
+                await (extents.MetaContext == ExtentList.AllocationDepth
+                    ? AllocationDepth.AskAsync(_next[member], from, last - from, flags, list, deeper: 0, cancellationToken)
+                    : _next[member].ExtentsAsync(from, last - from, flags, list, cancellationToken)).ConfigureAwait(false);
             }
             while (list[places[member]].End <= from)
             {
@@ -84,7 +87,7 @@ internal sealed partial class MemberDisk
     private async ValueTask FinalizeAllAsync(CancellationToken quick)
     {
         Exception? failure = null;
-        foreach (Layers.InnerContext member in _members)
+        foreach (InnerContext member in _members)
         {
             try
             {

@@ -113,7 +113,9 @@ internal sealed partial class MirrorDisk : IChainHandle
             var list = new ExtentList(offset, offset + length, extents.MetaContext);
             try
             {
-                await leg.Next.ExtentsAsync(offset, length, flags, list, cancellationToken).ConfigureAwait(false);
+                await (extents.MetaContext == ExtentList.AllocationDepth
+                    ? AllocationDepth.AskAsync(leg.Next, offset, length, flags, list, deeper: 0, cancellationToken)
+                    : leg.Next.ExtentsAsync(offset, length, flags, list, cancellationToken)).ConfigureAwait(false);
             }
             catch (Exception) when (!cancellationToken.IsCancellationRequested)
             {
