@@ -124,8 +124,9 @@ internal sealed class SocketTransport : Transport
     /// <summary>Receives on the caller's thread, which may block for a while; -1 if nothing came.</summary>
     public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: true);
 
-    /// <summary>Receives what is there; -1 if that is nothing.</summary>
-    public int ReceiveNow(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: false);
+    public override bool CanReceiveNow => _watch is not null;
+
+    public override int ReceiveNow(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: false);
 
     public override void StopReceiving()
     {
