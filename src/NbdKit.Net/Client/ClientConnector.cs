@@ -1,0 +1,106 @@
+using System.IO.Pipelines;
+using System.Net;
+using System.Net.Sockets;
+using NbdKit.Transports;
+
+namespace NbdKit.Client;
+
+/// <summary>Connects, and takes a connection through its handshake.</summary>
+internal static class ClientConnector
+{
+    /// <summary>Opens the export that a URI names.</summary>
+    public static Task<ClientSession> ConnectAsync(Uri uri, NbdClientOptions options, CancellationToken cancellationToken)
+        => ConnectAsync(ClientTarget.For(uri, options), cancellationToken);
+
+    /// <summary>Opens the export that the options name, at an endpoint.</summary>
+    public static Task<ClientSession> ConnectAsync(
+        EndPoint endPoint, NbdClientOptions options, CancellationToken cancellationToken)
+        => ConnectAsync(ClientTarget.For(endPoint, options), cancellationToken);
+
+    /// <summary>Opens the export that the options name, over a connected socket.</summary>
+    public static Task<ClientSession> ConnectAsync(
+        Socket socket, NbdClientOptions options, CancellationToken cancellationToken)
+        => ConnectAsync(ClientTarget.For(socket, options), cancellationToken);
+
+    /// <summary>Opens the export that the options name, over a stream.</summary>
+    public static Task<ClientSession> ConnectAsync(
+        Stream stream, NbdClientOptions options, CancellationToken cancellationToken)
+        => ConnectAsync(ClientTarget.For(stream, options), cancellationToken);
+
+    /// <summary>Opens the export that the options name, over a pair of pipes.</summary>
+    public static Task<ClientSession> ConnectAsync(
+        IDuplexPipe pipe, NbdClientOptions options, CancellationToken cancellationToken)
+        => ConnectAsync(ClientTarget.For(pipe, options), cancellationToken);
+
+    /// <summary>The whole way to the transmission phase of an export.</summary>
+    public static async Task<ClientSession> ConnectAsync(ClientTarget target, CancellationToken cancellationToken)
+    {
+        Transport transport = await OpenAsync(target, cancellationToken).ConfigureAwait(false);
+        return await ClientHandshake.RunAsync(transport, target.Options, target.Host, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>The way to the point where options can be sent.</summary>
+    public static async Task<ClientHandshake> BeginAsync(ClientTarget target, CancellationToken cancellationToken)
+    {
+        Transport transport = await OpenAsync(target, cancellationToken).ConfigureAwait(false);
+        return await ClientHandshake.BeginAsync(transport, target.Options, target.Host, cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>The transport of a connected socket, which it owns.</summary>
+    public static Transport TransportFor(Socket socket)
+    {
+        if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
+        {
+            socket.NoDelay = true;
+        }
+        return new StreamTransport(new NetworkStream(socket, ownsSocket: true));
+    }
+
+    private static async Task<Transport> OpenAsync(ClientTarget target, CancellationToken cancellationToken)
+    {
+        if (target.Transport is { } transport)
+        {
+            return transport;
+        }
+        EndPoint endPoint = target.EndPoint!;
+        using var timeout = new CancellationTokenSource(target.Options.ConnectTimeout, target.Options.TimeProvider);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);
+        try
+        {
+            return await ConnectSocketAsync(endPoint, either.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException e)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            throw new NbdClientException(NbdClientError.Timeout, $"connecting to {Shown(endPoint)} took too long", e);
+        }
+        catch (Exception e) when (e is SocketException or NotSupportedException)
+        {
+            throw new NbdClientException(NbdClientError.ConnectFailed, $"cannot connect to {Shown(endPoint)}: {e.Message}", e);
+        }
+    }
+
+    private static string? Shown(EndPoint endPoint)
+        => endPoint is DnsEndPoint dns ? $"{dns.Host}, port {dns.Port}" : endPoint.ToString();
+
+    private static async Task<Transport> ConnectSocketAsync(EndPoint endPoint, CancellationToken cancellationToken)
+    {
+        // Without a family one socket tries every address of a host, of both families.
+        Socket socket = endPoint switch
+        {
+            DnsEndPoint { AddressFamily: AddressFamily.Unspecified } => new Socket(SocketType.Stream, ProtocolType.Tcp),
+            UnixDomainSocketEndPoint => new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified),
+            _ => new Socket(endPoint.AddressFamily, SocketType.Stream, ProtocolType.Tcp),
+        };
+        try
+        {
+            await socket.ConnectAsync(endPoint, cancellationToken).ConfigureAwait(false);
+            return TransportFor(socket);
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+}
