@@ -44,7 +44,8 @@ public sealed partial class NbdClient : IAsyncDisposable
     internal NbdClient(ClientSession session, NbdClientOptions options)
     {
         _options = options;
-        _flags = session.Flags;
+        // A server that forgets this bit has none of the others either.
+        _flags = (session.Flags & TransmissionFlags.HasFlags) != 0 ? session.Flags : TransmissionFlags.None;
         _size = session.Size;
         BlockSize blocks = session.BlockSize;
         _minimum = blocks.IsKnown ? blocks.Minimum : 1;
@@ -52,7 +53,7 @@ public sealed partial class NbdClient : IAsyncDisposable
         long largest = Math.Min(options.MaxPayload, blocks.IsKnown ? blocks.Maximum : DefaultLargest);
         _largest = (int)Math.Max(_minimum, largest / _minimum * _minimum);
         MetaContexts = [.. session.MetaContexts.Values];
-        Info = InfoOf(session);
+        Info = ClientExportInfo.From(session);
         _transmission = new ClientTransmission(session, options);
     }
 
@@ -98,31 +99,4 @@ public sealed partial class NbdClient : IAsyncDisposable
     /// <see cref="FlushAsync"/>.
     /// </summary>
     public ValueTask DisposeAsync() => _transmission.DisposeAsync();
-
-    private static NbdExportInfo InfoOf(ClientSession session)
-    {
-        TransmissionFlags flags = session.Flags;
-        bool canWrite = (flags & TransmissionFlags.ReadOnly) == 0;
-        return new NbdExportInfo
-        {
-            Size = session.Size,
-            BlockSize = session.BlockSize,
-            Description = session.Description,
-            CanonicalName = session.CanonicalName,
-            CanWrite = canWrite,
-            CanFlush = (flags & TransmissionFlags.SendFlush) != 0,
-            CanTrim = canWrite && (flags & TransmissionFlags.SendTrim) != 0,
-            CanZero = canWrite ? Offered(flags, TransmissionFlags.SendWriteZeroes) : Support.None,
-            CanFastZero = canWrite && (flags & TransmissionFlags.SendFastZero) != 0,
-            CanFua = canWrite ? Offered(flags, TransmissionFlags.SendFua) : Support.None,
-            CanCache = Offered(flags, TransmissionFlags.SendCache),
-            CanMultiConn = (flags & TransmissionFlags.CanMultiConn) != 0,
-            CanExtents = session.MetaContexts.Count > 0,
-            IsRotational = (flags & TransmissionFlags.Rotational) != 0,
-            MetaContexts = [.. session.MetaContexts.Values],
-        };
-    }
-
-    private static Support Offered(TransmissionFlags flags, TransmissionFlags flag)
-        => (flags & flag) != 0 ? Support.Native : Support.None;
 }

@@ -11,7 +11,7 @@ public sealed class ClientEndTests
     [Property("Rule", "C047")]
     public async Task C047_A_client_that_leaves_waits_for_what_is_in_flight_and_sends_nothing_afterwards(bool dispose)
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         Task[] reading = [.. Enumerable.Range(0, 100).Select(i => server.Client.ReadAsync(new byte[1], i).AsTask())];
         Task leaving = dispose ? server.Client.DisposeAsync().AsTask() : server.Client.DisconnectAsync();
         // 64 at a time are in flight; the others get their turn all the same.
@@ -34,7 +34,7 @@ public sealed class ClientEndTests
     [Test, Property("Rule", "C047")]
     public async Task C047_A_client_that_is_told_to_stop_waiting_closes_at_once()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         using var stop = new CancellationTokenSource();
         Task writing = server.Client.WriteAsync(new byte[1], 0).AsTask();
         await server.NextAsync();
@@ -51,7 +51,7 @@ public sealed class ClientEndTests
     public async Task A_dispose_does_not_wait_for_ever()
     {
         var time = new FakeTimeProvider();
-        await using var server = new ScriptedServer(new ScriptedExport { Options = new NbdClientOptions { TimeProvider = time } });
+        await using var server = new TransmissionServer(new TransmissionExport { Options = new NbdClientOptions { TimeProvider = time } });
         Task reading = server.Client.ReadAsync(new byte[1], 0).AsTask();
         await server.NextAsync();
         Task disposing = server.Client.DisposeAsync().AsTask();
@@ -67,8 +67,8 @@ public sealed class ClientEndTests
     [Test, Property("Rule", "C048")]
     public async Task C048_A_server_that_is_stopping_is_left_in_order()
     {
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Options = new NbdClientOptions { MaxRequestsInFlight = 2 } });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Options = new NbdClientOptions { MaxRequestsInFlight = 2 } });
         Task stopped = server.Client.ReadAsync(new byte[1], 0).AsTask();
         Task served = server.Client.ReadAsync(new byte[1], 1).AsTask();
         Task waiting = server.Client.ReadAsync(new byte[1], 2).AsTask();
@@ -98,18 +98,18 @@ public sealed class ClientEndTests
     [Property("Rule", "C076")]
     public Task C076_A_cookie_of_no_request_in_flight(ulong cookie)
         => ClientViolation.CheckReadAsync(
-            ScriptedExport.Simple, (_, _) => [.. ScriptedServer.Simple(cookie, 0), .. new byte[64]]);
+            TransmissionExport.Simple, (_, _) => [.. TransmissionServer.Simple(cookie, 0), .. new byte[64]]);
 
     [Test, Property("Rule", "C076")]
     public Task C076_A_cookie_of_the_right_place_and_another_count()
         => ClientViolation.CheckReadAsync(
-            ScriptedExport.Simple, (_, r) => [.. ScriptedServer.Simple(r.Cookie + (5UL << 32), 0), .. new byte[64]]);
+            TransmissionExport.Simple, (_, r) => [.. TransmissionServer.Simple(r.Cookie + (5UL << 32), 0), .. new byte[64]]);
 
     [Test, Property("Rule", "C076")]
     public async Task C076_A_reply_before_any_request()
     {
-        await using var server = new ScriptedServer();
-        await server.SendAsync(ScriptedServer.Simple(1UL << 32, 0));
+        await using var server = new TransmissionServer();
+        await server.SendAsync(TransmissionServer.Simple(1UL << 32, 0));
         await server.SendAsync(new WireBytes().U32(Magic.Chunk).U16(1).U16(0).U64(1UL << 32).U32(0).ToArray());
         Assert.That(await server.ReadToEndAsync(), Is.Empty);
 
@@ -131,7 +131,7 @@ public sealed class ClientEndTests
     [Test]
     public async Task A_server_that_closes_between_requests_is_lost()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         await server.CloseAsync();
         await server.ReadToEndAsync();
 
@@ -143,7 +143,7 @@ public sealed class ClientEndTests
     /// <summary>Answers a read with several chunks, cut after some bytes, while a write is in flight; returns the bytes.</summary>
     private static async Task<byte[]> ReplyAsync(bool extended, int? cut)
     {
-        await using var server = new ScriptedServer(extended ? ScriptedExport.WithExtended : ScriptedExport.WithContext);
+        await using var server = new TransmissionServer(extended ? TransmissionExport.WithExtended : TransmissionExport.WithContext);
         int ends = 0;
         Task reading = Count(server.Client.ReadAsync(new byte[20], 0));
         var extents = new ExtentList(0, 1 << 20);

@@ -13,7 +13,7 @@ public sealed class ClientPatienceTests
     public async Task C088_CVE_2024_49855_Late_replies_of_1_000_cancelled_requests_are_consumed_once([Values] bool structured)
     {
         const int Seed = 49855;
-        await using var server = new ScriptedServer(structured ? new ScriptedExport() : ScriptedExport.Simple);
+        await using var server = new TransmissionServer(structured ? new TransmissionExport() : TransmissionExport.Simple);
         var random = new Random(Seed);
         for (int round = 0; round < 100; round++)
         {
@@ -56,8 +56,8 @@ public sealed class ClientPatienceTests
     [Test, Property("Rule", "C088")]
     public async Task C088_A_request_that_waits_for_its_turn_is_given_up_without_being_sent()
     {
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Options = new NbdClientOptions { MaxRequestsInFlight = 1 } });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Options = new NbdClientOptions { MaxRequestsInFlight = 1 } });
         using var stop = new CancellationTokenSource();
         Task first = server.Client.ReadAsync(new byte[1], 1).AsTask();
         Task second = server.Client.ReadAsync(new byte[1], 2, stop.Token).AsTask();
@@ -76,7 +76,7 @@ public sealed class ClientPatienceTests
     [Test, Property("Rule", "C088")]
     public async Task C088_A_token_that_fired_before_gives_up_at_once()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         Task reading = server.Client.ReadAsync(new byte[1], 1, new CancellationToken(canceled: true)).AsTask();
 
         Assert.CatchAsync<OperationCanceledException>(() => reading.Soon());
@@ -85,8 +85,8 @@ public sealed class ClientPatienceTests
     [Test, Property("Rule", "C088")]
     public async Task C088_A_place_stays_taken_until_the_late_reply_has_come()
     {
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Options = new NbdClientOptions { MaxRequestsInFlight = 1 } });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Options = new NbdClientOptions { MaxRequestsInFlight = 1 } });
         using var stop = new CancellationTokenSource();
         Task given = server.Client.ReadAsync(new byte[1], 1, stop.Token).AsTask();
         WireRequest request = await server.NextAsync();
@@ -116,7 +116,7 @@ public sealed class ClientPatienceTests
                 await release.Task;
             },
         };
-        await using var client = new NbdClient(new ScriptedExport().Session(transport), new NbdClientOptions());
+        await using var client = new NbdClient(new TransmissionExport().Session(transport), new NbdClientOptions());
         using var stop = new CancellationTokenSource();
         Task writing = client.WriteAsync(new byte[100_000], 0, RequestFlags.None, stop.Token).AsTask();
         await sending.Task.Soon();
@@ -134,7 +134,7 @@ public sealed class ClientPatienceTests
     public async Task C086_A_silent_server_costs_each_request_its_time_and_not_the_connection()
     {
         var time = new FakeTimeProvider();
-        await using var server = new ScriptedServer(Impatient(time, 2));
+        await using var server = new TransmissionServer(Impatient(time, 2));
         Task reading = server.Client.ReadAsync(new byte[1], 0).AsTask();
         time.Advance(TimeSpan.FromSeconds(3));
         Task writing = server.Client.WriteAsync(new byte[1], 0).AsTask();
@@ -177,7 +177,7 @@ public sealed class ClientPatienceTests
     public async Task C086_A_reply_that_races_with_the_end_of_its_time_is_told_or_dropped_once()
     {
         var time = new FakeTimeProvider();
-        await using var server = new ScriptedServer(Impatient(time, 64));
+        await using var server = new TransmissionServer(Impatient(time, 64));
         for (int round = 0; round < 200; round++)
         {
             byte[] buffer = new byte[4];
@@ -206,7 +206,7 @@ public sealed class ClientPatienceTests
         Assert.That(server.Client.IsConnected);
     }
 
-    private static ScriptedExport Impatient(FakeTimeProvider time, int inFlight) => new()
+    private static TransmissionExport Impatient(FakeTimeProvider time, int inFlight) => new()
     {
         Options = new NbdClientOptions { RequestTimeout = Limit, TimeProvider = time, MaxRequestsInFlight = inFlight },
     };

@@ -23,12 +23,12 @@ public sealed class ClientReadReplyTests
     [Property("Rule", "C055")]
     public Task C055_An_error_chunk_that_is_too_short(int length)
         => ClientViolation.CheckReadAsync(
-            new ScriptedExport(), (server, request) => server.Chunk(request, ChunkType.Error, new byte[length]));
+            new TransmissionExport(), (server, request) => server.Chunk(request, ChunkType.Error, new byte[length]));
 
     [Test, Property("Rule", "C055")]
     public async Task C055_A_message_of_any_size_that_fits_is_told_without_control_characters()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         Task reading = server.Client.ReadAsync(new byte[Length], (long)At).AsTask();
         WireRequest request = await server.NextAsync();
         await server.SendAsync(server.Chunk(request, ChunkType.Error, new WireBytes()
@@ -37,7 +37,8 @@ public sealed class ClientReadReplyTests
         NbdException failure = Assert.ThrowsAsync<NbdException>(() => reading.Soon())!;
 
         Assert.That(failure.Error, Is.EqualTo(NbdError.NoSpace));
-        Assert.That(failure.Message, Does.Contain("[31mfull").And.Not.Contain("\u001b").And.Length.LessThan(5000));
+        Assert.That(failure.Message, Does.Contain("[31mfull").And.Length.LessThan(5000));
+        Assert.That(failure.Message.Any(char.IsControl), Is.False);
         await ServesAsync(server);
     }
 
@@ -47,12 +48,12 @@ public sealed class ClientReadReplyTests
     [Property("Rule", "C056")]
     public Task C056_A_chunk_of_an_unknown_type_that_is_no_error(int type)
         => ClientViolation.CheckReadAsync(
-            new ScriptedExport(), (server, request) => server.Chunk(request, (ushort)type, new byte[4]));
+            new TransmissionExport(), (server, request) => server.Chunk(request, (ushort)type, new byte[4]));
 
     [Test, Property("Rule", "C057")]
     public async Task C057_An_error_chunk_of_an_unknown_type_fails_its_request_only([Values] bool extended)
     {
-        await using var server = new ScriptedServer(Export(extended));
+        await using var server = new TransmissionServer(Export(extended));
         Task reading = server.Client.ReadAsync(new byte[Length], (long)At).AsTask();
         WireRequest request = await server.NextAsync();
         await server.SendAsync(server.Chunk(
@@ -65,7 +66,7 @@ public sealed class ClientReadReplyTests
     [Test, Property("Rule", "C058")]
     public async Task C058_Unknown_chunk_flags_are_ignored()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         byte[] buffer = new byte[Length];
         Task reading = server.Client.ReadAsync(buffer, (long)At).AsTask();
         WireRequest request = await server.NextAsync();
@@ -80,7 +81,7 @@ public sealed class ClientReadReplyTests
     [Test, Property("Rule", "C059")]
     public async Task C059_Chunks_are_taken_in_any_order([Range(1, 20)] int seed, [Values] bool extended)
     {
-        await using var server = new ScriptedServer(Export(extended));
+        await using var server = new TransmissionServer(Export(extended));
         var random = new Random(seed);
         byte[] buffer = [.. Enumerable.Repeat((byte)0xa5, 4096)];
         byte[] content = TestData.Random(4096, seed);
@@ -121,7 +122,7 @@ public sealed class ClientReadReplyTests
         (int From, int Count)[] overlaps = [(0, 64), (0, 1), (10, 10), (29, 2), (39, 1), (30, 10), (20, 44), (0, 31)];
         foreach ((int from, int count) in overlaps)
         {
-            await ClientViolation.CheckReadAsync(new ScriptedExport(), (server, request) =>
+            await ClientViolation.CheckReadAsync(new TransmissionExport(), (server, request) =>
             [
                 .. server.Data(request, At, Content[..11], done: false),
                 .. server.Hole(request, At + 30, 10, done: false),
@@ -154,11 +155,11 @@ public sealed class ClientReadReplyTests
     [Test, Property("Rule", "C072")]
     public async Task C072_A_reply_that_ends_before_all_data_was_sent()
     {
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (s, r) => s.Data(r, At, Content[..^1]));
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (s, r) => s.Data(r, At + 1, Content[1..]));
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (s, r) => s.Chunk(r, ChunkType.None, []));
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Data(r, At, Content[..^1]));
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Data(r, At + 1, Content[1..]));
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Chunk(r, ChunkType.None, []));
         await ClientViolation.CheckReadAsync(
-            new ScriptedExport(),
+            new TransmissionExport(),
             (s, r) => [.. s.Data(r, At, Content[..10], done: false), .. s.Hole(r, At + 11, Length - 11)]);
     }
 
@@ -168,30 +169,30 @@ public sealed class ClientReadReplyTests
         foreach (int length in (int[])[0, 1, 7, 8])
         {
             await ClientViolation.CheckReadAsync(
-                new ScriptedExport(),
+                new TransmissionExport(),
                 (s, r) => s.Chunk(r, ChunkType.OffsetData, new WireBytes().U64(At).ToArray()[..length], done: false));
         }
         foreach (int length in (int[])[0, 8, 11, 13])
         {
             await ClientViolation.CheckReadAsync(
-                new ScriptedExport(),
+                new TransmissionExport(),
                 (s, r) => s.Chunk(r, ChunkType.OffsetHole, new WireBytes().U64(At).U32(8).U32(0).ToArray()[..length], done: false));
         }
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (s, r) => s.Hole(r, At, 0, done: false));
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Hole(r, At, 0, done: false));
     }
 
     [Test, Property("Rule", "C074")]
     public async Task C074_A_NONE_chunk_with_payload_or_before_the_end()
     {
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (s, r) => s.Chunk(r, ChunkType.None, new byte[1]));
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (s, r) => s.Chunk(r, ChunkType.None, [], done: false));
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Chunk(r, ChunkType.None, new byte[1]));
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Chunk(r, ChunkType.None, [], done: false));
     }
 
     [Test, Property("Rule", "C075"), Property("Rule", "C076")]
     public async Task C075_C076_A_chunk_after_the_last_and_a_second_reply([Values] bool structured)
     {
-        ScriptedExport export = structured ? new ScriptedExport() : ScriptedExport.Simple;
-        await using var server = new ScriptedServer(export);
+        TransmissionExport export = structured ? new TransmissionExport() : TransmissionExport.Simple;
+        await using var server = new TransmissionServer(export);
         byte[] buffer = new byte[Length];
         int completions = 0;
         Task reading = Count(server.Client.ReadAsync(buffer, (long)At));
@@ -226,7 +227,7 @@ public sealed class ClientReadReplyTests
                 (s, r) => s.Chunk(r, type, uint.MaxValue, new WireBytes().U64(At).Zeroes(16).ToArray()));
         }
         await ClientViolation.CheckStatusAsync(
-            extended ? ScriptedExport.WithExtended : ScriptedExport.WithContext,
+            extended ? TransmissionExport.WithExtended : TransmissionExport.WithContext,
             (s, r) => s.Chunk(r, (ushort)(extended ? 6 : 5), uint.MaxValue - 3, new WireBytes().U32(7).Zeroes(16).ToArray()),
             extended ? NbdClientError.ProtocolViolation : NbdClientError.LimitExceeded);
     }
@@ -234,7 +235,7 @@ public sealed class ClientReadReplyTests
     [Test, Property("Rule", "C078")]
     public Task C078_An_error_without_a_number([Values(0x8001, 0x8002, 0x8077)] int type)
         => ClientViolation.CheckReadAsync(
-            new ScriptedExport(),
+            new TransmissionExport(),
             (s, r) => s.Chunk(r, (ushort)type, new WireBytes().U32(0).U16(0).Raw(type == 0x8002 ? new byte[8] : []).ToArray()));
 
     [Test, Property("Rule", "C079"), Property("Rule", "CVE_2019_14842")]
@@ -243,7 +244,7 @@ public sealed class ClientReadReplyTests
         foreach (ulong offset in (ulong[])[At - 1, At + Length, 0, 1UL << 63, ulong.MaxValue])
         {
             await ClientViolation.CheckReadAsync(
-                new ScriptedExport(),
+                new TransmissionExport(),
                 (s, r) => s.Chunk(r, ChunkType.ErrorOffset, new WireBytes().U32(5).U16(0).U64(offset).ToArray()));
         }
     }
@@ -251,7 +252,7 @@ public sealed class ClientReadReplyTests
     [Test, Property("Rule", "C080")]
     public async Task C080_A_read_that_fails_leaves_no_byte_that_could_be_taken_for_data([Values(0x8001, 0x8002)] int type)
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         byte[] buffer = [.. Enumerable.Repeat((byte)0xa5, Length)];
         Task reading = server.Client.ReadAsync(buffer, (long)At).AsTask();
         WireRequest request = await server.NextAsync();
@@ -277,11 +278,11 @@ public sealed class ClientReadReplyTests
     public async Task C081_A_reply_in_two_chunks_that_was_not_to_be_fragmented()
     {
         await ClientViolation.CheckReadAsync(
-            new ScriptedExport(),
+            new TransmissionExport(),
             (s, r) => [.. s.Data(r, At, Content[..32], done: false), .. s.Data(r, At + 32, Content[32..])],
             dontFragment: true);
         await ClientViolation.CheckReadAsync(
-            new ScriptedExport(),
+            new TransmissionExport(),
             (s, r) => [.. s.Hole(r, At, 32, done: false), .. s.Data(r, At + 32, Content[32..])],
             dontFragment: true);
     }
@@ -290,22 +291,22 @@ public sealed class ClientReadReplyTests
     public async Task C082_A_reply_of_a_form_that_was_not_negotiated()
     {
         await ClientViolation.CheckReadAsync(
-            new ScriptedExport(), (_, r) => [.. ScriptedServer.Simple(r.Cookie, 0), .. Content]);
+            new TransmissionExport(), (_, r) => [.. TransmissionServer.Simple(r.Cookie, 0), .. Content]);
         await ClientViolation.CheckReadAsync(
-            new ScriptedExport(), (_, r) => ScriptedServer.Simple(r.Cookie, WireError.Io));
+            new TransmissionExport(), (_, r) => TransmissionServer.Simple(r.Cookie, WireError.Io));
         await ClientViolation.CheckReadAsync(
-            ScriptedExport.Simple,
+            TransmissionExport.Simple,
             (_, r) => new WireBytes().U32(Magic.Chunk).U16(1).U16(ChunkType.Error).U64(r.Cookie).U32(6).U32(5).U16(0).ToArray());
         // Only as many bytes as the short form has: a client that waits for 32 would wait for ever.
         await ClientViolation.CheckReadAsync(
-            ScriptedExport.WithExtended, (_, r) => ScriptedServer.Simple(r.Cookie, WireError.Io));
+            TransmissionExport.WithExtended, (_, r) => TransmissionServer.Simple(r.Cookie, WireError.Io));
         await ClientViolation.CheckReadAsync(
-            ScriptedExport.WithExtended,
+            TransmissionExport.WithExtended,
             (_, r) => new WireBytes().U32(Magic.Chunk).U16(1).U16(0).U64(r.Cookie).U32(0).ToArray());
         await ClientViolation.CheckReadAsync(
-            new ScriptedExport(),
+            new TransmissionExport(),
             (_, r) => new WireBytes().U32(Magic.ExtendedReply).U16(1).U16(0).U64(r.Cookie).U64(At).U64(0).ToArray());
-        await ClientViolation.CheckReadAsync(new ScriptedExport(), (_, _) => [1, 2, 3, 4]);
+        await ClientViolation.CheckReadAsync(new TransmissionExport(), (_, _) => [1, 2, 3, 4]);
     }
 
     [Test, Property("Rule", "C083")]
@@ -314,7 +315,7 @@ public sealed class ClientReadReplyTests
         foreach ((ulong offset, ulong length) in ((ulong, ulong)[])[(At + 1, 0), (0, 0), (At, 1UL << 32), (At, ulong.MaxValue)])
         {
             await ClientViolation.CheckReadAsync(
-                ScriptedExport.WithExtended,
+                TransmissionExport.WithExtended,
                 (_, r) => new WireBytes().U32(Magic.ExtendedReply).U16(1).U16(ChunkType.Error).U64(r.Cookie)
                     .U64(offset).U64(length).ToArray());
         }
@@ -324,12 +325,12 @@ public sealed class ClientReadReplyTests
     public async Task Data_in_reply_to_a_command_that_has_none()
     {
         await ClientViolation.CheckAsync(
-            new ScriptedExport(),
+            new TransmissionExport(),
             (client, _) => client.TrimAsync(ClientViolation.Offset, Length),
             (s, r) => s.Data(r, At, Content),
             NbdClientError.ProtocolViolation);
         await ClientViolation.CheckAsync(
-            ScriptedExport.WithContext,
+            TransmissionExport.WithContext,
             (client, buffer) => client.ReadAsync(buffer, ClientViolation.Offset),
             (s, r) => s.Status(r, 7, (64, 0)),
             NbdClientError.ProtocolViolation);
@@ -338,7 +339,7 @@ public sealed class ClientReadReplyTests
     [Test]
     public async Task Pieces_that_lie_apart_are_taken_up_to_a_limit()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         const int Bytes = 70_000;
         Task reading = server.Client.ReadAsync(new byte[Bytes], 0).AsTask();
         WireRequest request = await server.NextAsync();
@@ -353,9 +354,9 @@ public sealed class ClientReadReplyTests
             Assert.ThrowsAsync<NbdClientException>(() => reading.Soon())!.Error, Is.EqualTo(NbdClientError.LimitExceeded));
     }
 
-    private static ScriptedExport Export(bool extended) => extended ? ScriptedExport.WithExtended : new ScriptedExport();
+    private static TransmissionExport Export(bool extended) => extended ? TransmissionExport.WithExtended : new TransmissionExport();
 
-    private static async Task ServesAsync(ScriptedServer server)
+    private static async Task ServesAsync(TransmissionServer server)
     {
         byte[] buffer = new byte[3];
         Task reading = server.Client.ReadAsync(buffer, 5).AsTask();

@@ -11,7 +11,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C041")]
     public async Task C041_What_was_not_offered_is_not_sent()
     {
-        await using var server = new ScriptedServer(new ScriptedExport { Flags = Nothing });
+        await using var server = new TransmissionServer(new TransmissionExport { Flags = Nothing });
         NbdClient client = server.Client;
 
         Refused(client.FlushAsync());
@@ -27,9 +27,9 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C041")]
     public async Task C041_Flags_are_sent_only_where_they_belong_and_were_offered()
     {
-        await using var all = new ScriptedServer();
-        await using var noFua = new ScriptedServer(
-            new ScriptedExport { Flags = Nothing | TxFlag.SendTrim | TxFlag.SendWriteZeroes | TxFlag.SendFlush });
+        await using var all = new TransmissionServer();
+        await using var noFua = new TransmissionServer(
+            new TransmissionExport { Flags = Nothing | TxFlag.SendTrim | TxFlag.SendWriteZeroes | TxFlag.SendFlush });
 
         Refused(noFua.Client.TrimAsync(0, 1, RequestFlags.Fua));
         Refused(noFua.Client.ZeroAsync(0, 1, RequestFlags.Fua));
@@ -44,8 +44,8 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C041")]
     public async Task C041_A_read_only_export_is_not_changed()
     {
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Flags = (ushort)(new ScriptedExport().Flags | TxFlag.ReadOnly) });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Flags = (ushort)(new TransmissionExport().Flags | TxFlag.ReadOnly) });
 
         foreach (ValueTask task in (ValueTask[])
             [server.Client.WriteAsync(new byte[1], 0), server.Client.TrimAsync(0, 1), server.Client.ZeroAsync(0, 1)])
@@ -60,7 +60,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C042")]
     public async Task C042_Unknown_transmission_flags_are_ignored()
     {
-        await using var server = new ScriptedServer(new ScriptedExport { Flags = 0xffff & ~TxFlag.ReadOnly });
+        await using var server = new TransmissionServer(new TransmissionExport { Flags = 0xffff & ~TxFlag.ReadOnly });
 
         Task flushing = server.Client.FlushAsync().AsTask();
         await server.SucceedAsync(await server.NextAsync());
@@ -73,8 +73,8 @@ public sealed class ClientRequestTests
     public async Task C043_Cookies_are_unique_among_10_000_requests_in_flight()
     {
         const int Count = 10_000;
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Options = new NbdClientOptions { MaxRequestsInFlight = Count } });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Options = new NbdClientOptions { MaxRequestsInFlight = Count } });
         var random = new Random(5);
         for (int round = 0; round < 2; round++)
         {
@@ -95,8 +95,8 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C044")]
     public async Task C044_Ranges_outside_of_the_export_or_off_its_blocks_are_not_sent()
     {
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Size = 1 << 20, BlockSize = new BlockSize(512, 4096, 8192), Contexts = ScriptedExport.WithContext.Contexts });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Size = 1 << 20, BlockSize = new BlockSize(512, 4096, 8192), Contexts = TransmissionExport.WithContext.Contexts });
         NbdClient client = server.Client;
         (long Offset, int Length)[] wrong =
             [(1 << 20, 512), ((1 << 20) - 512, 1024), (long.MaxValue - 511, 512), (1, 512), (512, 1), (0, 513), (256, 256)];
@@ -119,7 +119,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C044")]
     public async Task C044_Large_reads_and_writes_are_split_where_the_server_wants_it()
     {
-        await using var server = new ScriptedServer(new ScriptedExport { BlockSize = new BlockSize(512, 4096, 10_240) });
+        await using var server = new TransmissionServer(new TransmissionExport { BlockSize = new BlockSize(512, 4096, 10_240) });
         byte[] content = TestData.Random(51_200, 3);
         byte[] buffer = new byte[content.Length];
         Task reading = server.Client.ReadAsync(buffer, 512).AsTask();
@@ -148,8 +148,8 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C044")]
     public async Task C044_Without_a_word_from_the_server_32_MiB_are_the_most()
     {
-        await using var server = new ScriptedServer(
-            new ScriptedExport { Size = 1L << 40, Options = new NbdClientOptions { MaxPayload = 64 << 20 } });
+        await using var server = new TransmissionServer(
+            new TransmissionExport { Size = 1L << 40, Options = new NbdClientOptions { MaxPayload = 64 << 20 } });
         Task reading = server.Client.ReadAsync(new byte[(32 << 20) + 1], 0).AsTask();
 
         List<WireRequest> requests = await server.NextAsync(2);
@@ -162,7 +162,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C045")]
     public async Task C045_Requests_of_no_bytes_are_done_at_once()
     {
-        await using var server = new ScriptedServer(ScriptedExport.WithContext);
+        await using var server = new TransmissionServer(TransmissionExport.WithContext);
         NbdClient client = server.Client;
         ValueTask[] tasks =
         [
@@ -178,7 +178,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C046")]
     public async Task C046_A_flush_has_no_range([Values] bool extended)
     {
-        await using var server = new ScriptedServer(extended ? ScriptedExport.WithExtended : new ScriptedExport());
+        await using var server = new TransmissionServer(extended ? TransmissionExport.WithExtended : new TransmissionExport());
         Task flushing = server.Client.FlushAsync().AsTask();
         WireRequest request = await server.NextAsync();
         await server.SucceedAsync(request);
@@ -196,7 +196,7 @@ public sealed class ClientRequestTests
     [Test]
     public async Task Flags_of_a_request_become_those_of_the_wire()
     {
-        await using var server = new ScriptedServer(ScriptedExport.WithContext);
+        await using var server = new TransmissionServer(TransmissionExport.WithContext);
         NbdClient client = server.Client;
         (ValueTask Task, ushort Type, int Flags)[] cases =
         [
@@ -224,7 +224,7 @@ public sealed class ClientRequestTests
     public async Task C051_C052_An_unknown_error_number_is_EINVAL_and_the_connection_goes_on(
         [Values(7777u, 2u, uint.MaxValue)] uint number, [Values] bool structured)
     {
-        await using var server = new ScriptedServer(structured ? new ScriptedExport() : ScriptedExport.Simple);
+        await using var server = new TransmissionServer(structured ? new TransmissionExport() : TransmissionExport.Simple);
         for (int i = 0; i < 3; i++)
         {
             Task flushing = server.Client.FlushAsync().AsTask();
@@ -237,7 +237,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C052")]
     public async Task C052_Every_error_fails_its_request_alone([ValueSource(typeof(WireError), nameof(WireError.Legal))] uint number)
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         Task reading = server.Client.ReadAsync(new byte[5], 0).AsTask();
         Task other = server.Client.ReadAsync(new byte[5], 0).AsTask();
         List<WireRequest> requests = await server.NextAsync(2);
@@ -251,7 +251,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C084")]
     public async Task C084_With_extended_headers_a_write_says_that_it_has_a_payload_and_lengths_have_64_bits()
     {
-        await using var server = new ScriptedServer(ScriptedExport.WithExtended with { Size = long.MaxValue });
+        await using var server = new TransmissionServer(TransmissionExport.WithExtended with { Size = long.MaxValue });
         NbdClient client = server.Client;
         const long Huge = 1L << 40;
         (ValueTask Task, ushort Type, int Flags, ulong Length)[] cases =
@@ -279,7 +279,7 @@ public sealed class ClientRequestTests
     [Test]
     public async Task Without_extended_headers_long_ranges_are_split()
     {
-        await using var server = new ScriptedServer(ScriptedExport.WithContext with { Size = 1L << 40 });
+        await using var server = new TransmissionServer(TransmissionExport.WithContext with { Size = 1L << 40 });
         const ulong Piece = 0xffff_0000;
         Task trimming = server.Client.TrimAsync(512, 10L << 30).AsTask();
         for (ulong done = 0; done < 10UL << 30; done += Piece)
@@ -295,7 +295,7 @@ public sealed class ClientRequestTests
     [Test, Property("Rule", "C089")]
     public async Task C089_An_export_of_no_bytes()
     {
-        await using var server = new ScriptedServer(new ScriptedExport { Size = 0 });
+        await using var server = new TransmissionServer(new TransmissionExport { Size = 0 });
         await server.Client.ReadAsync(default, 0);
         await server.Client.WriteAsync(default, 0);
         await server.Client.TrimAsync(0, 0);
@@ -309,7 +309,7 @@ public sealed class ClientRequestTests
     [Test]
     public async Task Without_checks_anything_is_sent()
     {
-        await using var server = new ScriptedServer(new ScriptedExport
+        await using var server = new TransmissionServer(new TransmissionExport
         {
             Size = 4096,
             Flags = Nothing | TxFlag.ReadOnly,
@@ -343,7 +343,7 @@ public sealed class ClientRequestTests
     [Test]
     public async Task A_sparse_read_tells_its_parts_in_order()
     {
-        await using var server = new ScriptedServer();
+        await using var server = new TransmissionServer();
         byte[] buffer = [.. Enumerable.Repeat((byte)0xa5, 100)];
         var parts = new List<NbdReadChunk>();
         Task reading = server.Client.ReadSparseAsync(buffer, 1000, parts.Add).AsTask();

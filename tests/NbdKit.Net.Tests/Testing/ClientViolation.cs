@@ -12,8 +12,8 @@ internal static class ClientViolation
 
     /// <summary>Lets a server answer a read of <see cref="Length"/> bytes at <see cref="Offset"/> wrongly.</summary>
     public static Task CheckReadAsync(
-        ScriptedExport export,
-        Func<ScriptedServer, WireRequest, byte[]> reply,
+        TransmissionExport export,
+        Func<TransmissionServer, WireRequest, byte[]> reply,
         NbdClientError expected = NbdClientError.ProtocolViolation,
         bool dontFragment = false)
         => CheckAsync(
@@ -26,8 +26,8 @@ internal static class ClientViolation
 
     /// <summary>Lets a server answer a block status of <see cref="Length"/> bytes at <see cref="Offset"/> wrongly.</summary>
     public static async Task CheckStatusAsync(
-        ScriptedExport export,
-        Func<ScriptedServer, WireRequest, byte[]> reply,
+        TransmissionExport export,
+        Func<TransmissionServer, WireRequest, byte[]> reply,
         NbdClientError expected = NbdClientError.ProtocolViolation,
         RequestFlags flags = RequestFlags.None)
     {
@@ -37,12 +37,12 @@ internal static class ClientViolation
     }
 
     public static async Task CheckAsync(
-        ScriptedExport export,
+        TransmissionExport export,
         Func<NbdClient, Memory<byte>, ValueTask> request,
-        Func<ScriptedServer, WireRequest, byte[]> reply,
+        Func<TransmissionServer, WireRequest, byte[]> reply,
         NbdClientError expected)
     {
-        await using var server = new ScriptedServer(export);
+        await using var server = new TransmissionServer(export);
         byte[] memory = [.. Enumerable.Repeat((byte)0xa5, Canary + Length + Canary)];
         Task answered = request(server.Client, memory.AsMemory(Canary, Length)).AsTask();
         WireRequest seen = await server.NextAsync();

@@ -5,7 +5,7 @@ using NbdKit.Transports;
 namespace NbdKit.Tests.Testing;
 
 /// <summary>What a scripted server has agreed on with its client before the transmission phase.</summary>
-internal sealed record ScriptedExport
+internal sealed record TransmissionExport
 {
     public long Size { get; init; } = 1 << 20;
 
@@ -23,11 +23,11 @@ internal sealed record ScriptedExport
 
     public NbdClientOptions Options { get; init; } = new();
 
-    public static ScriptedExport Simple { get; } = new() { Structured = false };
+    public static TransmissionExport Simple { get; } = new() { Structured = false };
 
-    public static ScriptedExport WithContext { get; } = new() { Contexts = new Dictionary<uint, string> { [7] = "base:allocation" } };
+    public static TransmissionExport WithContext { get; } = new() { Contexts = new Dictionary<uint, string> { [7] = "base:allocation" } };
 
-    public static ScriptedExport WithExtended { get; } = WithContext with { Extended = true };
+    public static TransmissionExport WithExtended { get; } = WithContext with { Extended = true };
 
     public ClientSession Session(Transport transport) => new(
         transport, "", Size, (TransmissionFlags)Flags, BlockSize, null, null, Structured || Extended, Extended, Contexts, false);

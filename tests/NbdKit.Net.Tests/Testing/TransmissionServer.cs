@@ -6,14 +6,14 @@ using NbdKit.Transports;
 namespace NbdKit.Tests.Testing;
 
 /// <summary>A server in memory, in the transmission phase, that says exactly what a test lets it say; and a client of it.</summary>
-internal sealed class ScriptedServer : IAsyncDisposable
+internal sealed class TransmissionServer : IAsyncDisposable
 {
     private readonly PipePair _pipes = new();
-    private readonly ScriptedExport _export;
+    private readonly TransmissionExport _export;
 
-    public ScriptedServer(ScriptedExport? export = null)
+    public TransmissionServer(TransmissionExport? export = null)
     {
-        _export = export ?? new ScriptedExport();
+        _export = export ?? new TransmissionExport();
         Client = new NbdClient(_export.Session(new PipeTransport(_pipes.Client)), _export.Options);
     }
 
