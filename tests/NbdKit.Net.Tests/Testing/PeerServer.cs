@@ -1,0 +1,92 @@
+using System.Diagnostics;
+using System.Net;
+using System.Net.Sockets;
+
+namespace NbdKit.Tests.Testing;
+
+/// <summary>A server that others wrote, listening on a Unix socket for one test.</summary>
+internal sealed class PeerServer : IAsyncDisposable
+{
+    private readonly Process _process;
+    private readonly Task<string> _errors;
+
+    private PeerServer(Process process, string socket, string export)
+    {
+        _process = process;
+        _errors = process.StandardError.ReadToEndAsync();
+        SocketPath = socket;
+        ExportName = export;
+    }
+
+    public string SocketPath { get; }
+
+    public string ExportName { get; }
+
+    public string Uri => $"nbd+unix:///{System.Uri.EscapeDataString(ExportName)}?socket={SocketPath}";
+
+    public static Task<PeerServer> NbdkitAsync(ScratchDirectory folder, params string[] arguments)
+        => StartAsync(folder["nbdkit.sock"], "", "nbdkit", ["-f", "--exit-with-parent", "-U", folder["nbdkit.sock"], .. arguments]);
+
+    public static Task<PeerServer> QemuNbdAsync(ScratchDirectory folder, params string[] arguments)
+        => StartAsync(folder["qemu.sock"], "", "qemu-nbd", ["-k", folder["qemu.sock"], "-t", "-e", "8", .. arguments]);
+
+    public static Task<PeerServer> NbdServerAsync(ScratchDirectory folder, string file)
+    {
+        // It always listens on a port too.
+        using var probe = new Socket(SocketType.Stream, ProtocolType.Tcp);
+        probe.Bind(new IPEndPoint(IPAddress.IPv6Loopback, 0));
+        int port = ((IPEndPoint)probe.LocalEndPoint!).Port;
+        probe.Close();
+        File.WriteAllText(folder["nbd.conf"], $"""
+            [generic]
+                unixsock = {folder["nbd.sock"]}
+                port = {port}
+            [disk]
+                exportname = {file}
+                flush = true
+                fua = true
+                trim = true
+            """);
+        return StartAsync(folder["nbd.sock"], "disk", "nbd-server", ["-C", folder["nbd.conf"], "-d"]);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        _process.Kill(entireProcessTree: true);
+        await _process.WaitForExitAsync().WaitAsync(Peer.Deadline);
+        _process.Dispose();
+    }
+
+    private static async Task<PeerServer> StartAsync(string socket, string export, string program, string[] arguments)
+    {
+        Peer.Require(program);
+        string path = new[] { "/usr/bin", "/usr/sbin", "/bin", "/sbin" }
+            .Select(folder => Path.Combine(folder, program)).First(File.Exists);
+        var server = new PeerServer(
+            Process.Start(new ProcessStartInfo(path, arguments) { RedirectStandardError = true })!, socket, export);
+        var waited = Stopwatch.StartNew();
+        while (!await IsListeningAsync(socket))
+        {
+            if (server._process.HasExited || waited.Elapsed > Peer.Deadline)
+            {
+                Assert.Fail($"{program} {string.Join(' ', arguments)} does not listen: {await server._errors}");
+            }
+            await Task.Delay(10);
+        }
+        return server;
+    }
+
+    private static async Task<bool> IsListeningAsync(string path)
+    {
+        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(path));
+            return true;
+        }
+        catch (SocketException)
+        {
+            return false;
+        }
+    }
+}
