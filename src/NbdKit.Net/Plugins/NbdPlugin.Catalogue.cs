@@ -92,7 +92,7 @@ public sealed partial class NbdPlugin
                 TlsCertificates = parameters.Text("tls-certificates") ?? target.TlsCertificates,
             };
         }
-        catch (Exception e) when (e is UriFormatException or FormatException)
+        catch (UriFormatException e)
         {
             throw new ArgumentException($"nbd: {way}={parameters.Text(way)}: {e.Message}", e);
         }
@@ -106,15 +106,30 @@ public sealed partial class NbdPlugin
                 return new UnixDomainSocketEndPoint(Path.GetFullPath(parameters.Required("socket")));
             case "vsock":
                 return new VsockEndPoint(
-                    (uint)NbdParse.Integer(parameters.Required("vsock"), 0, uint.MaxValue),
-                    (uint)NbdParse.Integer(parameters.Text("port") ?? "10809", 0, uint.MaxValue));
+                    (uint)Number(parameters, "vsock", 0, uint.MaxValue), (uint)Number(parameters, "port", 0, uint.MaxValue));
             case "hostname":
                 string host = parameters.Required("hostname");
-                int port = (int)NbdParse.Integer(parameters.Text("port") ?? "10809", 1, 65_535);
+                int port = (int)Number(parameters, "port", 1, 65_535);
                 return IPAddress.TryParse(host, out IPAddress? address) ? new IPEndPoint(address, port) : new DnsEndPoint(host, port);
             default:
                 // Nothing is connected to: the address only stands where a URI has one.
                 return new UnixDomainSocketEndPoint("/");
+        }
+    }
+
+    private static long Number(NbdParameters parameters, string name, long minimum, long maximum)
+    {
+        if (parameters.Text(name) is not { } text)
+        {
+            return NbdUri.DefaultPort;
+        }
+        try
+        {
+            return NbdParse.Integer(text, minimum, maximum);
+        }
+        catch (FormatException e)
+        {
+            throw new ArgumentException($"nbd: {name}={text}: {e.Message}", name, e);
         }
     }
 

@@ -176,20 +176,25 @@ public sealed class ClientPeerTests
         await using NbdClient client = await NbdClient.ConnectAsync(server.Uri, options);
 
         Assert.That(client.MetaContexts, Is.EquivalentTo(options.MetaContexts));
-        await CheckAsync((context, extents) => client.ExtentsAsync(0, Size, RequestFlags.None, extents));
+        await CheckAsync(extents => client.ExtentsAsync(0, Size, RequestFlags.None, extents));
         IReadOnlyDictionary<string, ExtentList> all = await client.ExtentsOfAllContextsAsync(0, Size);
         Assert.That(all[Depth].Take(2), Is.EqualTo((Extent[])[new(0, 64 << 10, (ExtentStatus)1), new(64 << 10, (1 << 20) - (64 << 10), 0)]));
 
-        await using InteropServer proxy = await InteropServer.StartAsync(new NbdPlugin { Uri = server.Uri, Options = options });
-        await using NbdClient through = await NbdClient.ConnectAsync(proxy.Uri, options);
-        await CheckAsync((context, extents) => through.ExtentsAsync(0, Size, RequestFlags.None, extents));
+        NbdBackend chain = NbdBackend.Compose(new NbdPlugin { Uri = server.Uri, Options = options });
+        await chain.StartAsync();
+        await using (NextContext disk = await chain.OpenAsync())
+        {
+            Assert.That(disk.Info.MetaContexts, Is.EquivalentTo(options.MetaContexts));
+            await CheckAsync(extents => disk.ExtentsAsync(0, Size, RequestFlags.None, extents, CancellationToken.None));
+        }
+        await chain.DisposeAsync();
 
-        static async Task CheckAsync(Func<string, ExtentList, ValueTask> ask)
+        static async Task CheckAsync(Func<ExtentList, ValueTask> ask)
         {
             var depth = new ExtentList(0, Size, Depth);
-            await ask(Depth, depth);
+            await ask(depth);
             var dirty = new ExtentList(0, Size, Dirty);
-            await ask(Dirty, dirty);
+            await ask(dirty);
             Assert.That(depth.Where(e => e.Status != 0).Sum(e => e.Length), Is.EqualTo(128 << 10));
             Assert.That(dirty.Where(e => e.Status != 0), Is.EqualTo((Extent[])[new(1 << 20, 64 << 10, (ExtentStatus)1)]));
         }

@@ -1,4 +1,5 @@
 using System.Net;
+using System.Runtime.InteropServices;
 using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 
@@ -95,10 +96,9 @@ public sealed class NbdPluginTests
         await server.StartAsync();
         using SocketPair sockets = await SocketPair.CreateAsync(tcp: false);
         Task serving = server.ServeAsync(sockets.Server);
-        nint descriptor = sockets.Client.SafeHandle.DangerousGetHandle();
+        // A descriptor of the plugin's own, as if it were inherited.
+        int descriptor = dup((int)sockets.Client.SafeHandle.DangerousGetHandle());
         NbdBackend chain = _catalogue.Compose("nbd", [], [new("socket-fd", $"{descriptor}")]);
-        // From here on the plugin owns it.
-        sockets.Client.SafeHandle.SetHandleAsInvalid();
         await chain.StartAsync();
         await using (NextContext disk = await chain.OpenAsync())
         {
@@ -107,6 +107,9 @@ public sealed class NbdPluginTests
         await chain.DisposeAsync();
         await serving.Soon();
     }
+
+    [DllImport("libc")]
+    private static extern int dup(int descriptor);
 
     private NbdPlugin Make(params string[] parameters)
         => (NbdPlugin)_catalogue.Plugin("nbd").Create(new NbdParameters(

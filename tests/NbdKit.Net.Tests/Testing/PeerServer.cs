@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 
@@ -9,11 +10,13 @@ internal sealed class PeerServer : IAsyncDisposable
 {
     private readonly Process _process;
     private readonly Task<string> _errors;
+    private readonly string? _numberFile;
 
-    private PeerServer(Process process, string socket, string export)
+    private PeerServer(Process process, string socket, string export, string? numberFile)
     {
         _process = process;
         _errors = process.StandardError.ReadToEndAsync();
+        _numberFile = numberFile;
         SocketPath = socket;
         ExportName = export;
     }
@@ -47,27 +50,32 @@ internal sealed class PeerServer : IAsyncDisposable
                 fua = true
                 trim = true
             """);
-        return StartAsync(folder["nbd.sock"], "disk", "nbd-server", ["-C", folder["nbd.conf"], "-d"]);
+        // In the foreground it would serve a single client: it leaves a process in the background, and its number in a file.
+        return StartAsync(
+            folder["nbd.sock"], "disk", "nbd-server", ["-C", folder["nbd.conf"], "-p", folder["nbd.pid"]], folder["nbd.pid"]);
     }
 
     public async ValueTask DisposeAsync()
     {
-        _process.Kill(entireProcessTree: true);
-        await _process.WaitForExitAsync().WaitAsync(Peer.Deadline);
+        using Process process = _numberFile is null
+            ? _process
+            : Process.GetProcessById(int.Parse(await File.ReadAllTextAsync(_numberFile), CultureInfo.InvariantCulture));
+        process.Kill(entireProcessTree: true);
+        await process.WaitForExitAsync().WaitAsync(Peer.Deadline);
         _process.Dispose();
     }
 
-    private static async Task<PeerServer> StartAsync(string socket, string export, string program, string[] arguments)
+    private static async Task<PeerServer> StartAsync(string socket, string export, string program, string[] arguments, string? numberFile = null)
     {
         Peer.Require(program);
         string path = new[] { "/usr/bin", "/usr/sbin", "/bin", "/sbin" }
             .Select(folder => Path.Combine(folder, program)).First(File.Exists);
         var server = new PeerServer(
-            Process.Start(new ProcessStartInfo(path, arguments) { RedirectStandardError = true })!, socket, export);
+            Process.Start(new ProcessStartInfo(path, arguments) { RedirectStandardError = true })!, socket, export, numberFile);
         var waited = Stopwatch.StartNew();
         while (!await IsListeningAsync(socket))
         {
-            if (server._process.HasExited || waited.Elapsed > Peer.Deadline)
+            if ((numberFile is null && server._process.HasExited) || waited.Elapsed > Peer.Deadline)
             {
                 Assert.Fail($"{program} {string.Join(' ', arguments)} does not listen: {await server._errors}");
             }
