@@ -78,9 +78,10 @@ public sealed class ClientPeerTests
         await Peer.OutputAsync("qemu-img", "compare", "-f", "raw", "-F", "raw", uri, source);
 
         await SameFile.CheckAsync(folder["copy"], source, kind);
-        string direct = await Peer.OutputAsync("nbdinfo", "--map", uri);
         string through = await Peer.OutputAsync("nbdinfo", "--map", proxy.Uri);
-        Assert.That(Merged(through), Is.EqualTo(Merged(direct)));
+        // nbd-server has no meta contexts: then all is data.
+        List<string> expected = kind == "nbd-server" ? [$"0 {Size} 0"] : Merged(await Peer.OutputAsync("nbdinfo", "--map", uri));
+        Assert.That(Merged(through), Is.EqualTo(expected));
     }
 
     [Test]
