@@ -37,7 +37,7 @@ internal sealed partial class ClientHandshake
             await stream.DisposeAsync().ConfigureAwait(false);
             throw new NbdClientException(NbdClientError.TlsFailed, $"TLS failed: {e.Message}", e);
         }
-        _transport = new TlsTransport(stream, plain);
+        _transport = new ClientTlsTransport(stream, plain);
         _isTls = true;
         _haggling = true;
         if (_cut)
