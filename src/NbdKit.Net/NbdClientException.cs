@@ -19,4 +19,10 @@ public sealed class NbdClientException : IOException
 
     /// <summary>The kind of failure.</summary>
     public NbdClientError Error { get; }
+
+    /// <summary>
+    /// Whether a write, trim or zero that failed with this may have been carried out all the same, in whole or in part: it was
+    /// sent, and no answer came. False for what changes nothing, and for what was never sent.
+    /// </summary>
+    public bool IsOutcomeUnknown { get; internal init; }
 }

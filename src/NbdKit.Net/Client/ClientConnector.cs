@@ -49,11 +49,9 @@ internal static class ClientConnector
     /// <summary>The transport of a connected socket, which it owns.</summary>
     public static Transport TransportFor(Socket socket)
     {
-        if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
-        {
-            socket.NoDelay = true;
-        }
-        return new StreamTransport(new NetworkStream(socket, ownsSocket: true));
+        // As the server's: while there is something to receive, a thread of its own waits for it in system calls.
+        return new PumpedTransport(
+            new SocketTransport(socket, new ReadinessPoller(), new SplicePipes(0), ownsPoller: true), new PumpThreads(1));
     }
 
     private static async Task<Transport> OpenAsync(ClientTarget target, CancellationToken cancellationToken)
@@ -94,12 +92,35 @@ internal static class ClientConnector
         };
         try
         {
-            await socket.ConnectAsync(endPoint, cancellationToken).ConfigureAwait(false);
+            await ConnectAsync(socket, endPoint, cancellationToken).ConfigureAwait(false);
             return TransportFor(socket);
         }
         catch
         {
             socket.Dispose();
+            throw;
+        }
+    }
+
+    private static async Task ConnectAsync(Socket socket, EndPoint endPoint, CancellationToken cancellationToken)
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            await socket.ConnectAsync(endPoint, cancellationToken).ConfigureAwait(false);
+            return;
+        }
+        // A socket that was connected asynchronously stays in the runtime's event loop, which every message wakes from then on.
+        Task connecting = Task.Factory.StartNew(
+            () => socket.Connect(endPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        try
+        {
+            await connecting.WaitAsync(cancellationToken).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            // The thread lets go when the socket is disposed of; how its call ends is of no interest then.
+            _ = connecting.ContinueWith(
+                static task => _ = task.Exception, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
             throw;
         }
     }
