@@ -40,6 +40,7 @@ internal static class ClientExportInfo
             CanFua = Level(canWrite && Has(TransmissionFlags.SendFua)),
             CanCache = Level(Has(TransmissionFlags.SendCache)),
             CanMultiConn = Has(TransmissionFlags.CanMultiConn),
+            CanDf = Has(TransmissionFlags.SendDf),
             CanExtents = metaContexts.Contains(ExtentList.BaseAllocation),
             MetaContexts = metaContexts,
         };

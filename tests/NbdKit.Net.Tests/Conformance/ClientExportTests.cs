@@ -114,7 +114,7 @@ public sealed class ClientExportTests : HandshakeTest
         }
     }
 
-    [Property("Rule", "C024"), Property("Rule", "CVE-2023-5215")]
+    [Property("Rule", "C024"), Property("Rule", "CVE_2023_5215")]
     [TestCase(0x7fffffffffffffffu, true)]
     [TestCase(0x8000000000000000u, false)]
     [TestCase(0xfffffffffffffffeu, false)]

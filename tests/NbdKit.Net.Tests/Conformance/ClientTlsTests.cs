@@ -179,7 +179,7 @@ public sealed class ClientTlsTests : HandshakeTest
         Assert.That(server.Trace, Is.EqualTo([Opt.StartTls]), "not even a goodbye in plain text");
     }
 
-    [Test, Property("Rule", "C035"), Property("Rule", "CVE-2024-7383")]
+    [Test, Property("Rule", "C035"), Property("Rule", "CVE_2024_7383")]
     public async Task A_server_that_cannot_prove_who_it_is_is_refused_C035_CVE_2024_7383(
         [ValueSource(nameof(Faults))] string fault, [Values(NbdTlsPolicy.Allow, NbdTlsPolicy.Require)] NbdTlsPolicy policy)
     {
@@ -190,14 +190,14 @@ public sealed class ClientTlsTests : HandshakeTest
         Assert.That(server.Trace, Is.EqualTo([Opt.StartTls]));
     }
 
-    [Test, Property("Rule", "CVE-2024-7383")]
+    [Test, Property("Rule", "CVE_2024_7383")]
     public async Task By_default_only_the_authorities_of_the_system_are_believed_CVE_2024_7383()
         => await FailAsync(
             Encrypting(),
             NbdClientError.TlsFailed,
             new NbdClientOptions { Tls = NbdTlsPolicy.Require, TlsAuthentication = new() { TargetHost = "nbd.example" } });
 
-    [Test, Property("Rule", "CVE-2024-7383")]
+    [Test, Property("Rule", "CVE_2024_7383")]
     public async Task Without_a_name_to_prove_nothing_is_sent_CVE_2024_7383(
         [Values(NbdTlsPolicy.Allow, NbdTlsPolicy.Require)] NbdTlsPolicy policy)
     {
