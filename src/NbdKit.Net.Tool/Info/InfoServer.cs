@@ -16,31 +16,37 @@ internal sealed record InfoServer(bool IsFixedNewstyle, bool IsTls, string Packe
     public static async Task<InfoServer> AskAsync(NbdUri uri, bool all, NbdClientOptions options)
     {
         NbdHandshake handshake = await NbdHandshake.ConnectAsync(uri.ToString(), options).ConfigureAwait(false);
-        bool newer = handshake.IsFixedNewstyle;
         var server = new InfoServer(
-            newer,
+            handshake.IsFixedNewstyle,
             handshake.IsTls,
             handshake.HasExtendedHeaders ? "extended" : handshake.HasStructuredReplies ? "structured" : "simple",
             []);
+        IReadOnlyList<string> contexts = [];
         try
         {
-            if (all || newer)
+            if (all)
             {
-                return server with { Exports = await ExportsAsync(handshake, uri, all).ConfigureAwait(false) };
+                return server with { Exports = await ExportsAsync(handshake, uri).ConfigureAwait(false) };
+            }
+            if (handshake.HasStructuredReplies)
+            {
+                contexts = await handshake.ListMetaContextsAsync(uri.ExportName).ConfigureAwait(false);
             }
         }
-        catch (NbdClientException e) when (!all && e.Error == NbdClientError.Unsupported)
+        catch (NbdClientException e) when (!all && IsRefusal(e.Error))
         {
-            // An older server tells what an export is only when it is opened.
+            // If it is the export that the server does not have, opening it will say so.
         }
         finally
         {
             await handshake.DisposeAsync().ConfigureAwait(false);
         }
+        // Some servers tell the size only when the export is opened.
         NbdClient client = await NbdClient.ConnectAsync(uri.ToString(), options).ConfigureAwait(false);
         try
         {
-            return server with { Exports = [new InfoExport(uri.ExportName, client.Info.Description, uri, client.Info)] };
+            NbdExportInfo info = client.Info with { MetaContexts = contexts };
+            return server with { Exports = [new InfoExport(uri.ExportName, info.Description, uri, info)] };
         }
         finally
         {
@@ -48,19 +54,17 @@ internal sealed record InfoServer(bool IsFixedNewstyle, bool IsTls, string Packe
         }
     }
 
-    private static async Task<List<InfoExport>> ExportsAsync(NbdHandshake handshake, NbdUri uri, bool all)
+    private static async Task<List<InfoExport>> ExportsAsync(NbdHandshake handshake, NbdUri uri)
     {
-        IReadOnlyList<NbdExport> listed = all ? await handshake.ListAsync().ConfigureAwait(false) : [new(uri.ExportName)];
         var exports = new List<InfoExport>();
-        foreach (NbdExport export in listed)
+        foreach (NbdExport export in await handshake.ListAsync().ConfigureAwait(false))
         {
             NbdExportInfo? info = null;
             try
             {
                 info = await handshake.InfoAsync(export.Name).ConfigureAwait(false);
             }
-            catch (NbdClientException e) when (all && e.Error
-                is NbdClientError.ExportUnknown or NbdClientError.Refused or NbdClientError.Unsupported or NbdClientError.TlsRequired)
+            catch (NbdClientException e) when (IsRefusal(e.Error))
             {
                 // It is listed all the same.
             }
@@ -68,4 +72,7 @@ internal sealed record InfoServer(bool IsFixedNewstyle, bool IsTls, string Packe
         }
         return exports;
     }
+
+    private static bool IsRefusal(NbdClientError error) => error is NbdClientError.ExportUnknown or NbdClientError.Refused
+        or NbdClientError.Unsupported or NbdClientError.TlsRequired;
 }

@@ -123,6 +123,36 @@ public sealed class ClientHandshakeTests : HandshakeTest
     }
 
     [Test]
+    public async Task Whatever_a_server_says_the_client_ends_well([Values(1, 2, 3, 4)] int seed)
+    {
+        var random = new Random(seed);
+        byte[] whole = AllBefore(0, []);
+        for (int i = 0; i < 500; i++)
+        {
+            byte[] said = [.. whole];
+            for (int changes = random.Next(1, 4); changes > 0; changes--)
+            {
+                said[random.Next(said.Length)] = random.Next(3) switch
+                {
+                    0 => (byte)random.Next(256),
+                    1 => 0,
+                    _ => 0xff,
+                };
+            }
+            var server = new ScriptedServer { Greeting = said[..random.Next(18, said.Length + 1)], EndsAfterGreeting = true };
+            try
+            {
+                (await ConnectAsync(server)).Transport.Abort();
+            }
+            catch (NbdClientException e)
+            {
+                Assert.That(e.Error, Is.Not.EqualTo(NbdClientError.Timeout), $"seed {seed}, round {i}: {e}");
+            }
+            await server.Ended.Soon();
+        }
+    }
+
+    [Test]
     public async Task What_is_no_connection_is_refused_before_it_is_touched()
     {
         using var readOnly = new MemoryStream([1, 2, 3], writable: false);

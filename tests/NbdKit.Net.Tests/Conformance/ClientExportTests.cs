@@ -175,6 +175,20 @@ public sealed class ClientExportTests : HandshakeTest
         Assert.That(session.BlockSize, Is.EqualTo(new BlockSize(least, best, most)));
     }
 
+    [Test, Property("Rule", "C016")]
+    public async Task Without_block_sizes_requests_stay_within_what_every_server_takes_C016()
+    {
+        await using var server = new TransmissionServer(new TransmissionExport { Size = 1 << 30 });
+        Task reading = server.Client.ReadAsync(new byte[100 << 20], 512).AsTask();
+
+        List<WireRequest> requests = await server.NextAsync(4);
+
+        Assert.That(requests.Select(r => (long)r.Length).Order(), Is.EqualTo(new long[] { 4 << 20, 32 << 20, 32 << 20, 32 << 20 }));
+        Assert.That(requests.Select(r => r.Offset % 512), Is.All.Zero);
+        await server.CloseAsync();
+        Assert.ThrowsAsync<NbdClientException>(() => reading.Soon());
+    }
+
     [Test, Property("Rule", "C021"), Property("Rule", "C053")]
     public async Task Meta_contexts_that_end_in_an_error_are_none_C021_C053()
     {

@@ -209,6 +209,20 @@ public sealed class ClientTlsTests : HandshakeTest
         Assert.That(server.ClientFlags, Is.Null);
     }
 
+    [Test, Property("Rule", "CVE_2024_7383")]
+    public async Task The_name_is_what_was_connected_to_CVE_2024_7383(
+        [Values("192.0.2.7", "example", "sub.nbd.example", "nbd.example.evil", "NBD.example", "127.0.0.1")] string host)
+    {
+        if (host is "NBD.example" or "127.0.0.1")
+        {
+            Assert.That((await ConnectAsync(Encrypting(), Options(NbdTlsPolicy.Require, host))).IsTls, Is.True);
+        }
+        else
+        {
+            await FailAsync(Encrypting(), NbdClientError.TlsFailed, Options(NbdTlsPolicy.Require, host));
+        }
+    }
+
     [Test, Property("Rule", "C039")]
     public async Task TLS_1_2_and_1_3_are_spoken_C039([Values(SslProtocols.Tls12, SslProtocols.Tls13)] SslProtocols protocol)
         => Assert.That((await ConnectAsync(Encrypting(protocols: protocol), Options(NbdTlsPolicy.Require))).IsTls, Is.True);
