@@ -129,6 +129,25 @@ public sealed class NbdHandshakeTests : HandshakeTest
         Assert.That(failure.Error, Is.EqualTo(NbdClientError.ExportUnknown));
     }
 
+    [Test, Property("Rule", "C053")]
+    public async Task Meta_contexts_with_names_of_no_namespace_are_left_out_of_what_an_export_can_do_C053()
+    {
+        var server = new ScriptedServer();
+        server.Answer(
+            Opt.ListMeta,
+            [
+                .. ScriptedServer.Context(Opt.ListMeta, 1, "x:y"), .. ScriptedServer.Context(Opt.ListMeta, 2, "qemu:x"),
+                .. ScriptedServer.Context(Opt.ListMeta, 3, "qemu:x"), .. ScriptedServer.Reply(Opt.ListMeta, Rep.Ack),
+            ]);
+        await using NbdHandshake handshake = await BeginAsync(server);
+
+        NbdExportInfo info = await handshake.InfoAsync("");
+
+        Assert.That(info.MetaContexts, Is.EqualTo(["qemu:x"]));
+        Assert.That(info.CanExtents, Is.False, "it has no base:allocation");
+        Assert.That(await handshake.ListMetaContextsAsync(""), Is.EqualTo(["x:y", "qemu:x", "qemu:x"]));
+    }
+
     [Test]
     public async Task A_refusal_is_not_the_end()
     {

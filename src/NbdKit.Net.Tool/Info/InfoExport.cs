@@ -5,7 +5,9 @@ namespace NbdKit.Tool.Info;
 /// <param name="Description">What it is, or null.</param>
 /// <param name="Uri">Where it is.</param>
 /// <param name="Info">What it can do; null if the server does not say so of an export that it lists.</param>
-internal sealed record InfoExport(string Name, string? Description, NbdUri Uri, NbdExportInfo? Info)
+/// <param name="Contexts">Its meta contexts.</param>
+internal sealed record InfoExport(
+    string Name, string? Description, NbdUri Uri, NbdExportInfo? Info, IReadOnlyList<string> Contexts)
 {
     /// <summary>What an export is and can do, by the names that scripts know, in their order.</summary>
     public static IEnumerable<(string Name, bool Value)> Abilities(NbdExportInfo info) =>

@@ -46,10 +46,10 @@ internal static class InfoJson
         json.WriteString("uri", export.Uri.ToString());
         if (export.Info is { } info)
         {
-            if (info.MetaContexts.Count > 0)
+            if (export.Contexts.Count > 0)
             {
                 json.WriteStartArray("contexts");
-                foreach (string context in info.MetaContexts)
+                foreach (string context in export.Contexts)
                 {
                     json.WriteStringValue(context);
                 }

@@ -45,8 +45,10 @@ internal sealed record InfoServer(bool IsFixedNewstyle, bool IsTls, string Packe
         NbdClient client = await NbdClient.ConnectAsync(uri.ToString(), options).ConfigureAwait(false);
         try
         {
-            NbdExportInfo info = client.Info with { MetaContexts = contexts };
-            return server with { Exports = [new InfoExport(uri.ExportName, info.Description, uri, info)] };
+            return server with
+            {
+                Exports = [new InfoExport(uri.ExportName, client.Info.Description, uri, client.Info, contexts)],
+            };
         }
         finally
         {
@@ -68,7 +70,8 @@ internal sealed record InfoServer(bool IsFixedNewstyle, bool IsTls, string Packe
             {
                 // It is listed all the same.
             }
-            exports.Add(new(export.Name, info?.Description ?? export.Description, uri with { ExportName = export.Name }, info));
+            NbdUri where = uri with { ExportName = export.Name };
+            exports.Add(new(export.Name, info?.Description ?? export.Description, where, info, info?.MetaContexts ?? []));
         }
         return exports;
     }

@@ -24,22 +24,22 @@ internal static class InfoText
                 text.Append($"\texport-size: {info.Size}{(isShorter ? $" ({human})" : "")}\n");
             }
             text.Append("\turi: ").Append(export.Uri).Append('\n');
-            Append(text, export.Info);
+            Append(text, export.Info, export.Contexts);
         }
         return text.ToString();
     }
 
-    private static void Append(StringBuilder text, NbdExportInfo? info)
+    private static void Append(StringBuilder text, NbdExportInfo? info, IReadOnlyList<string> contexts)
     {
         if (info is null)
         {
             return;
         }
-        if (info.MetaContexts.Count > 0)
+        if (contexts.Count > 0)
         {
             text.Append("\tcontexts:\n");
         }
-        foreach (string context in info.MetaContexts)
+        foreach (string context in contexts)
         {
             text.Append("\t\t").Append(Shown(context)).Append('\n');
         }
