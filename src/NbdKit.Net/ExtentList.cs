@@ -21,7 +21,7 @@ public sealed class ExtentList : IReadOnlyList<Extent>
     private readonly List<Extent> _extents = [];
     private readonly int _maximumCount;
     private readonly ExtentStatus _mask;
-    private long _next = -1;
+    private long _next;
 
     /// <summary>Creates an empty list for a window.</summary>
     /// <param name="start">First byte of the window; the first extent that is kept begins here.</param>
@@ -36,19 +36,18 @@ public sealed class ExtentList : IReadOnlyList<Extent>
         ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(end, start);
         ArgumentException.ThrowIfNullOrEmpty(metaContext);
         ArgumentOutOfRangeException.ThrowIfLessThan(maximumCount, 1);
-        Start = start;
-        End = end;
         MetaContext = metaContext;
         _maximumCount = maximumCount;
+        Reset(start, end);
         // Bits that base:allocation does not define must not keep neighbours apart that are alike to every client.
         _mask = metaContext == BaseAllocation ? ExtentStatus.Hole | ExtentStatus.Zero : (ExtentStatus)ulong.MaxValue;
     }
 
     /// <summary>First byte of the window.</summary>
-    public long Start { get; }
+    public long Start { get; private set; }
 
     /// <summary>First byte after the window.</summary>
-    public long End { get; }
+    public long End { get; private set; }
 
     /// <summary>The name of the meta context that the extents are asked for, such as <c>base:allocation</c>.</summary>
     public string MetaContext { get; }
@@ -110,6 +109,15 @@ public sealed class ExtentList : IReadOnlyList<Extent>
         {
             _extents.Add(new Extent(from, to - from, status));
         }
+    }
+
+    /// <summary>Empties the list, for another window in the same meta context.</summary>
+    internal void Reset(long start, long end)
+    {
+        _extents.Clear();
+        _next = -1;
+        Start = start;
+        End = end;
     }
 
     /// <summary>Enumerates the extents in order.</summary>

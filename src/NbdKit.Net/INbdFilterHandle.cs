@@ -46,6 +46,19 @@ public interface INbdFilterHandle
     ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => next.ReadAsync(buffer, offset, cancellationToken);
 
+    /// <summary>
+    /// Fills the buffer but for its holes, and tells where these are; see <see cref="INbdPluginHandle.ReadSparseAsync"/>. By
+    /// default the same as <see cref="ReadAsync"/>: a filter that changes what is read must not let holes pass unchanged.
+    /// </summary>
+    /// <param name="next">The layer below.</param>
+    /// <param name="buffer">The memory to fill; it may hold anything before, and its holes may hold anything after.</param>
+    /// <param name="offset">First byte to read.</param>
+    /// <param name="extents">Receives what was read, as far as it is known; what is zero in it is a hole.</param>
+    /// <param name="cancellationToken">Fires when the client is gone or the server stops hard.</param>
+    ValueTask ReadSparseAsync(
+        NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => ReadAsync(next, buffer, offset, cancellationToken);
+
     /// <summary>Writes all the data.</summary>
     /// <param name="next">The layer below.</param>
     /// <param name="data">The bytes to write.</param>

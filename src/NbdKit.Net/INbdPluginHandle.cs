@@ -25,6 +25,21 @@ public interface INbdPluginHandle
     /// <param name="cancellationToken">Fires when the client is gone or the server stops hard.</param>
     ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken);
 
+    /// <summary>
+    /// Fills the buffer but for its holes, and tells where these are. Called in place of <see cref="ReadAsync"/> if
+    /// <see cref="NbdExportInfo.CanReadSparse"/> is native and whoever reads can do something with holes. By default the same
+    /// as <see cref="ReadAsync"/>: no holes.
+    /// </summary>
+    /// <param name="buffer">The memory to fill; it may hold anything before, and its holes may hold anything after.</param>
+    /// <param name="offset">First byte of the export to read.</param>
+    /// <param name="extents">
+    /// Receives what was read, in order, as far as the plugin likes to tell; the window is the range. What is added as
+    /// <see cref="ExtentStatus.Zero"/> is a hole. Valid until the returned task completes.
+    /// </param>
+    /// <param name="cancellationToken">Fires when the client is gone or the server stops hard.</param>
+    ValueTask ReadSparseAsync(Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => ReadAsync(buffer, offset, cancellationToken);
+
     /// <summary>Writes all the data (nbdkit's <c>pwrite</c>). Fails with EPERM if not implemented.</summary>
     /// <param name="data">The bytes to write.</param>
     /// <param name="offset">First byte of the export to write.</param>

@@ -1,8 +1,8 @@
 namespace NbdKit;
 
 /// <summary>
-/// A client could not connect, or its connection has ended; nothing more can be done with it. What fails one request alone is
-/// an <see cref="NbdException"/>.
+/// A client could not connect, or its connection has ended, or the server refused an option of the handshake. What fails one
+/// request of an open export alone is an <see cref="NbdException"/>.
 /// </summary>
 /// <remarks>
 /// A cancelled call is no failure of this kind: it throws <see cref="OperationCanceledException"/>. What comes from the server is

@@ -111,14 +111,55 @@ public sealed record NbdExportInfo
     public bool CanMultiConn { get; init; }
 
     /// <summary>
+    /// Whether a read may ask not to be answered in fragments (NBD_CMD_FLAG_DF). What a client learned of its server; a layer
+    /// need not say it, because the server offers it by itself. False by default.
+    /// </summary>
+    public bool CanDf { get; init; }
+
+    /// <summary>
     /// Whether the layer knows its extents. False by default: clients are told that all is data.
     /// </summary>
     public bool CanExtents { get; init; }
 
     /// <summary>
-    /// The meta contexts that the extents of this layer can be asked for. By default <c>base:allocation</c> alone.
+    /// Whether a read tells which parts of it are holes, so that they travel as such and are not sent as zeroes ("Structured reply
+    /// types": NBD_REPLY_TYPE_OFFSET_HOLE). <see cref="Support.Native"/>: the layer says so in
+    /// <see cref="INbdPluginHandle.ReadSparseAsync"/>. <see cref="Support.Emulate"/>: the library asks for the extents first, and
+    /// reads only what is data; right for a layer whose extents are known as soon as they are asked for.
+    /// <see cref="Support.None"/> by default.
     /// </summary>
-    public IReadOnlyList<string> MetaContexts { get; init; } = [ExtentList.BaseAllocation];
+    public Support CanReadSparse { get; init; }
+
+    /// <summary>
+    /// The meta contexts that the extents of this layer can be asked for, in the order in which they are listed. By default
+    /// <c>base:allocation</c> alone. A layer that has others gets their names with <see cref="ExtentList.MetaContext"/>; a filter
+    /// adds, hides or changes them ("Metadata querying" in the protocol text).
+    /// </summary>
+    /// <exception cref="ArgumentException">A name breaks the protocol's rules, or is there twice.</exception>
+    public IReadOnlyList<string> MetaContexts
+    {
+        get;
+        init
+        {
+            ArgumentNullException.ThrowIfNull(value);
+            foreach (string name in value)
+            {
+                MetaContextName.Check(name);
+            }
+            if (value.Distinct().Count() != value.Count)
+            {
+                throw new ArgumentException("A meta context is there twice.", nameof(value));
+            }
+            field = value;
+        }
+    }
+    = [ExtentList.BaseAllocation];
+
+    /// <summary>
+    /// Which of <see cref="MetaContexts"/> have a status of more than 32 bits: clients without extended headers do not see
+    /// them. None by default.
+    /// </summary>
+    public IReadOnlyList<string> WideMetaContexts { get; init; } = [];
 
     /// <summary>
     /// Whether calls of this layer may block a thread or burn CPU for long before they return. The server then runs each

@@ -29,6 +29,11 @@ public sealed partial class NbdHandshake : IAsyncDisposable
     /// <summary>Whether the connection is encrypted.</summary>
     public bool IsTls => _handshake.IsTls;
 
+    /// <summary>
+    /// Whether the server knows options (fixed newstyle negotiation). If not, it can only be told the name of an export to open.
+    /// </summary>
+    public bool IsFixedNewstyle => _handshake.IsFixedNewstyle;
+
     /// <summary>Whether the server agreed to structured replies, or to extended headers, which include them.</summary>
     public bool HasStructuredReplies => _handshake.StructuredReplies || _handshake.ExtendedHeaders;
 

@@ -29,6 +29,11 @@ public sealed record NbdServerOptions
     /// <summary>Whether structured replies are offered. True by default; false imitates an old server.</summary>
     public bool OfferStructuredReplies { get; init; } = true;
 
+    /// <summary>
+    /// Whether extended headers are offered: requests of 2^32 bytes and more. True by default; false imitates an old server.
+    /// </summary>
+    public bool OfferExtendedHeaders { get; init; } = true;
+
     /// <summary>Whether meta contexts are offered. True by default; false imitates an old server.</summary>
     public bool OfferMetaContexts { get; init; } = true;
 
@@ -87,7 +92,8 @@ public sealed record NbdServerOptions
     public int MaxOptions { get; init => field = AtLeast(value, 1); } = 64;
 
     /// <summary>
-    /// How often a handshake may open an export (for NBD_OPT_INFO), apart from once for each export listed. 4 by default.
+    /// How often a handshake may open an export for NBD_OPT_INFO, and how often to ask about its meta contexts, apart from once for
+    /// each export listed. 4 by default.
     /// </summary>
     public int MaxOpensInHandshake { get; init => field = AtLeast(value, 1); } = 4;
 

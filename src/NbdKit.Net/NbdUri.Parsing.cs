@@ -81,7 +81,7 @@ public sealed partial record NbdUri
         }
         host = Unescape(host, "host");
         return host.Length == 0 ? new DnsEndPoint("localhost", (int)port)
-            : host.All(char.IsAsciiDigit) || host.Count(c => c == '.') == 3 && IPAddress.TryParse(host, out _) ? Ipv4(host, port)
+            : IsNumber(host[(host.LastIndexOf('.') + 1)..]) ? Ipv4(host, port)
             : IsHostName(host) ? new DnsEndPoint(host, (int)port)
             : throw Wrong("has a host that is no name of one");
     }
@@ -91,6 +91,10 @@ public sealed partial record NbdUri
         => IPAddress.TryParse(host, out IPAddress? address) && address.ToString() == host
             ? new IPEndPoint(address, (int)port)
             : throw Wrong("has a host that is no address in its usual form");
+
+    // A host whose last part is a number is an address to every resolver: "127.1", "0x7f.1".
+    private static bool IsNumber(string part)
+        => part.Length > 0 && (part.All(char.IsAsciiDigit) || part.StartsWith("0x", StringComparison.OrdinalIgnoreCase));
 
     // A name that begins with a dash is an option to the first program that it is passed to.
     private static bool IsHostName(string host)

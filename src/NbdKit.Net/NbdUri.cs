@@ -138,8 +138,14 @@ public sealed partial record NbdUri
     }
 
     /// <summary>The URI, as a <see cref="Uri"/>. An export may have a name like "..", which is left alone.</summary>
+    /// <exception cref="UriFormatException">
+    /// It is one that <see cref="Uri"/> cannot hold: of a vsock with a port above 65,535, or with a user and no host.
+    /// </exception>
     // Such a name would be taken for a step of a path otherwise. All is escaped already.
     public Uri ToUri() => new(ToString(), new UriCreationOptions { DangerousDisablePathAndQueryCanonicalization = true });
+
+    /// <summary>Whether an endpoint can be in a <see cref="Uri"/>: not every port of a vsock can.</summary>
+    internal static bool CanName(EndPoint endPoint) => endPoint is not VsockEndPoint { Port: > ushort.MaxValue };
 
     /// <summary>The URI of an endpoint that a server listens on.</summary>
     internal static Uri For(EndPoint endPoint, string exportName, bool isTls = false)

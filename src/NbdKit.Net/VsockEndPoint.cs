@@ -17,8 +17,8 @@ public sealed class VsockEndPoint : EndPoint, IEquatable<VsockEndPoint>
     /// <summary>The context identifier of the host, as its guests see it (VMADDR_CID_HOST).</summary>
     public const uint HostCid = 2;
 
-    // struct sockaddr_vm: family 16, reserved 16, port 32, cid 32, flags 8, zeroes 24; all in the order of the machine.
-    private const int AddressLength = 16;
+    // struct sockaddr_vm: family 16, reserved 16, port 32, cid 32, flags 8, zeroes 24, in the byte order of the machine.
+    internal const int AddressLength = 16;
 
     private const int Family = 40;
 
@@ -58,13 +58,15 @@ public sealed class VsockEndPoint : EndPoint, IEquatable<VsockEndPoint>
     public override EndPoint Create(SocketAddress socketAddress)
     {
         ArgumentNullException.ThrowIfNull(socketAddress);
-        ReadOnlySpan<byte> bytes = socketAddress.Buffer.Span;
-        if (socketAddress.Size < AddressLength || BitConverter.ToUInt16(bytes) != Family)
-        {
-            throw new ArgumentException("This is not an address of a vsock.", nameof(socketAddress));
-        }
-        return new VsockEndPoint(BitConverter.ToUInt32(bytes[8..]), BitConverter.ToUInt32(bytes[4..]));
+        return TryRead(socketAddress.Buffer.Span[..socketAddress.Size])
+            ?? throw new ArgumentException("This is not an address of a vsock.", nameof(socketAddress));
     }
+
+    /// <summary>Reads an address as the system has it; null if it is of another kind.</summary>
+    internal static VsockEndPoint? TryRead(ReadOnlySpan<byte> bytes)
+        => bytes.Length >= AddressLength && BitConverter.ToUInt16(bytes) == Family
+            ? new VsockEndPoint(BitConverter.ToUInt32(bytes[8..]), BitConverter.ToUInt32(bytes[4..]))
+            : null;
 
     /// <inheritdoc/>
     public bool Equals(VsockEndPoint? other) => other is not null && Cid == other.Cid && Port == other.Port;

@@ -4,6 +4,11 @@ namespace NbdKit.Buffers;
 
 internal sealed partial class SparseFile
 {
+    // As much as one read asks about.
+    private const long InlineExtents = 32 << 20;
+
+    private readonly InlinePace _extentsPace = new(TimeProvider.System);
+
     /// <summary>Adds to the list what a range is made of: holes, which read as zeroes, and data.</summary>
     /// <param name="offset">First byte; the start of the list's window.</param>
     /// <param name="length">Number of bytes. The last extent may go beyond.</param>
@@ -15,7 +20,27 @@ internal sealed partial class SparseFile
         long offset, long length, bool onlyFirst, ExtentList extents, CancellationToken cancellationToken)
     {
         // Finding a hole may read metadata from the device, and a file may have very many.
-        await Hop();
+        long started = 0;
+        bool here = length <= InlineExtents && _extentsPace.TryBegin(out started);
+        if (!here)
+        {
+            await Hop();
+        }
+        try
+        {
+            Find(offset, length, onlyFirst, extents, cancellationToken);
+        }
+        finally
+        {
+            if (here)
+            {
+                _extentsPace.End(started);
+            }
+        }
+    }
+
+    private void Find(long offset, long length, bool onlyFirst, ExtentList extents, CancellationToken cancellationToken)
+    {
         long end = offset + length;
         while (offset < end && !extents.IsFull)
         {

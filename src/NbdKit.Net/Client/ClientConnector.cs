@@ -1,6 +1,7 @@
 using System.IO.Pipelines;
 using System.Net;
 using System.Net.Sockets;
+using NbdKit.Native;
 using NbdKit.Transports;
 
 namespace NbdKit.Client;
@@ -60,6 +61,7 @@ internal static class ClientConnector
         {
             return transport;
         }
+        cancellationToken.ThrowIfCancellationRequested();
         EndPoint endPoint = target.EndPoint!;
         using var timeout = new CancellationTokenSource(target.Options.ConnectTimeout, target.Options.TimeProvider);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);
@@ -87,6 +89,7 @@ internal static class ClientConnector
         Socket socket = endPoint switch
         {
             DnsEndPoint { AddressFamily: AddressFamily.Unspecified } => new Socket(SocketType.Stream, ProtocolType.Tcp),
+            VsockEndPoint => LinuxVsock.Create(),
             UnixDomainSocketEndPoint => new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified),
             _ => new Socket(endPoint.AddressFamily, SocketType.Stream, ProtocolType.Tcp),
         };
@@ -111,7 +114,7 @@ internal static class ClientConnector
         }
         // A socket that was connected asynchronously stays in the runtime's event loop, which every message wakes from then on.
         Task connecting = Task.Factory.StartNew(
-            () => socket.Connect(endPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+            () => Connect(socket, endPoint), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
         try
         {
             await connecting.WaitAsync(cancellationToken).ConfigureAwait(false);
@@ -122,6 +125,18 @@ internal static class ClientConnector
             _ = connecting.ContinueWith(
                 static task => _ = task.Exception, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
             throw;
+        }
+    }
+
+    private static void Connect(Socket socket, EndPoint endPoint)
+    {
+        if (endPoint is VsockEndPoint vsock)
+        {
+            LinuxVsock.Connect(socket, vsock);
+        }
+        else
+        {
+            socket.Connect(endPoint);
         }
     }
 }

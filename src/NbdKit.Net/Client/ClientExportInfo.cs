@@ -40,8 +40,10 @@ internal static class ClientExportInfo
             CanFua = Level(canWrite && Has(TransmissionFlags.SendFua)),
             CanCache = Level(Has(TransmissionFlags.SendCache)),
             CanMultiConn = Has(TransmissionFlags.CanMultiConn),
+            CanDf = Has(TransmissionFlags.SendDf),
             CanExtents = metaContexts.Contains(ExtentList.BaseAllocation),
-            MetaContexts = metaContexts,
+            // What a server calls its contexts is its own affair, but a layer's obey the rules.
+            MetaContexts = [.. metaContexts.Where(MetaContextName.HasNamespace).Distinct()],
         };
 
         bool Has(TransmissionFlags flag) => (flags & flag) != 0;

@@ -27,7 +27,7 @@ internal sealed partial class ClientHandshake
         // From here on this connection is encrypted or it is nothing: it must not be left in plain text.
         _haggling = false;
         Transport plain = _transport;
-        var stream = new SslStream(plain.AsStream(), leaveInnerStreamOpen: true);
+        var stream = new SslStream(new TlsBaseStream(plain), leaveInnerStreamOpen: true);
         try
         {
             await stream.AuthenticateAsClientAsync(authentication, _token).ConfigureAwait(false);
@@ -37,7 +37,7 @@ internal sealed partial class ClientHandshake
             await stream.DisposeAsync().ConfigureAwait(false);
             throw new NbdClientException(NbdClientError.TlsFailed, $"TLS failed: {e.Message}", e);
         }
-        _transport = new TlsTransport(stream, plain);
+        _transport = new ClientTlsTransport(stream, plain);
         _isTls = true;
         _haggling = true;
         if (_cut)

@@ -52,7 +52,9 @@ internal sealed partial class ClientHandshake
         catch (Exception e) when (either.IsCancellationRequested)
         {
             Cut();
-            _end = new NbdClientException(NbdClientError.Timeout, "the server took too long for its handshake", e);
+            _end = cancellationToken.IsCancellationRequested
+                ? new NbdClientException(NbdClientError.ConnectionLost, "a call was cancelled, which ended the connection", e)
+                : new NbdClientException(NbdClientError.Timeout, "the server took too long for its handshake", e);
             cancellationToken.ThrowIfCancellationRequested();
             throw _end;
         }

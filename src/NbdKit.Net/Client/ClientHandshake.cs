@@ -45,6 +45,8 @@ internal sealed partial class ClientHandshake
 
     public bool IsTls => _isTls;
 
+    public bool IsFixedNewstyle => _fixedNewstyle;
+
     public bool StructuredReplies { get; private set; }
 
     public bool ExtendedHeaders { get; private set; }

@@ -150,6 +150,7 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
             CanFastZero = info.CanFastZero || (!DelayFastZero && info.CanZero != Support.None),
             CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
             CanExtents = true,
+            CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse,
         });
     }
 
@@ -158,6 +159,13 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
         => Read == TimeSpan.Zero
             ? next.ReadAsync(buffer, offset, cancellationToken)
             : ReadLaterAsync(next, buffer, offset, cancellationToken);
+
+    /// <inheritdoc/>
+    public ValueTask ReadSparseAsync(
+        NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => Read == TimeSpan.Zero
+            ? next.ReadSparseAsync(buffer, offset, extents, cancellationToken)
+            : ReadSparseLaterAsync(next, buffer, offset, extents, cancellationToken);
 
     /// <inheritdoc/>
     public ValueTask WriteAsync(
@@ -222,6 +230,13 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
     {
         await WaitAsync(Read, cancellationToken).ConfigureAwait(false);
         await next.ReadAsync(buffer, offset, cancellationToken).ConfigureAwait(false);
+    }
+
+    private async ValueTask ReadSparseLaterAsync(
+        NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+    {
+        await WaitAsync(Read, cancellationToken).ConfigureAwait(false);
+        await next.ReadSparseAsync(buffer, offset, extents, cancellationToken).ConfigureAwait(false);
     }
 
     private async ValueTask WriteLaterAsync(

@@ -78,6 +78,8 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
             CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
             CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
             CanExtents = true,
+            // A read has the errors of reads, not also those of extents.
+            CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse,
         });
     }
 
@@ -86,6 +88,13 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
         => Inject(Read, ErrorOperation.Read, offset, buffer.Length, RequestFlags.None) is { } error
             ? ValueTask.FromException(error)
             : next.ReadAsync(buffer, offset, cancellationToken);
+
+    /// <inheritdoc/>
+    public ValueTask ReadSparseAsync(
+        NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => Inject(Read, ErrorOperation.Read, offset, buffer.Length, RequestFlags.None) is { } error
+            ? ValueTask.FromException(error)
+            : next.ReadSparseAsync(buffer, offset, extents, cancellationToken);
 
     /// <inheritdoc/>
     public ValueTask WriteAsync(

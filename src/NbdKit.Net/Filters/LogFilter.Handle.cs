@@ -34,12 +34,18 @@ public sealed partial class LogFilter
                 CanFua = Seen(info.CanFua),
                 CanCache = Seen(info.CanCache),
                 CanExtents = true,
+                CanReadSparse = Seen(info.CanReadSparse),
             });
         }
 
         public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
             => RunAsync(
                 "Read", Range(offset, buffer.Length), () => next.ReadAsync(buffer, offset, cancellationToken));
+
+        public ValueTask ReadSparseAsync(
+            NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+            => RunAsync(
+                "Read", Range(offset, buffer.Length), () => next.ReadSparseAsync(buffer, offset, extents, cancellationToken));
 
         public ValueTask WriteAsync(
             NextContext next, ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)

@@ -28,7 +28,13 @@ public sealed class NoextentsFilter : INbdFilter, INbdFilterHandle, ILendingFilt
     /// <inheritdoc/>
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
         // "All is data" would be a false answer in any context whose meaning is another one, such as a dirty bitmap.
-        => new(next.Info with { CanExtents = false, MetaContexts = OnlyAllocation });
+        => new(next.Info with
+        {
+            CanExtents = false,
+            MetaContexts = OnlyAllocation,
+            WideMetaContexts = [],
+            CanReadSparse = Support.None,
+        });
 
     /// <inheritdoc/>
     bool INbdFilterHandle.KeepsNext => true;

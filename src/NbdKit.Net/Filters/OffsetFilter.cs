@@ -86,6 +86,11 @@ public sealed class OffsetFilter : INbdFilter, INbdFilterHandle, ILendingFilter
         => next.ReadAsync(buffer, offset + Offset, cancellationToken);
 
     /// <inheritdoc/>
+    public ValueTask ReadSparseAsync(
+        NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => Window.ReadSparseAsync(next, Offset, buffer, offset, extents, cancellationToken);
+
+    /// <inheritdoc/>
     public ValueTask WriteAsync(
         NextContext next,
         ReadOnlyMemory<byte> data,

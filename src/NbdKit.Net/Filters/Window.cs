@@ -46,4 +46,27 @@ internal static class Window
             extents.Add(below[i].Offset - start, below[i].Length, below[i].Status);
         }
     }
+
+    /// <summary>Reads from the part, and moves the holes that come back.</summary>
+    /// <param name="next">The layer below.</param>
+    /// <param name="start">Where the part begins in the layer below.</param>
+    /// <param name="buffer">The memory to fill.</param>
+    /// <param name="offset">First byte to read, counted from the start of the part.</param>
+    /// <param name="extents">The caller's list, in the part's own offsets.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    public static async ValueTask ReadSparseAsync(
+        NextContext next,
+        long start,
+        Memory<byte> buffer,
+        long offset,
+        ExtentList extents,
+        CancellationToken cancellationToken)
+    {
+        var below = new ExtentList(start + offset, start + offset + buffer.Length);
+        await next.ReadSparseAsync(buffer, start + offset, below, cancellationToken).ConfigureAwait(false);
+        foreach (Extent extent in below)
+        {
+            extents.Add(extent.Offset - start, extent.Length, extent.Status);
+        }
+    }
 }

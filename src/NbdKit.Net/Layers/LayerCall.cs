@@ -27,6 +27,9 @@ internal readonly struct LayerCall
     public static LayerCall Read(Memory<byte> buffer, long offset)
         => new(LayerOperation.Read, buffer, offset, buffer.Length, RequestFlags.None);
 
+    public static LayerCall ReadSparse(Memory<byte> buffer, long offset, ExtentList extents)
+        => new(LayerOperation.ReadSparse, buffer, offset, buffer.Length, RequestFlags.None, extents);
+
     public static LayerCall Write(ReadOnlyMemory<byte> data, long offset, RequestFlags flags)
         => new(LayerOperation.Write, data, offset, data.Length, flags);
 
@@ -47,6 +50,8 @@ internal readonly struct LayerCall
     public ValueTask Invoke(INbdPluginHandle plugin, CancellationToken cancellationToken) => _operation switch
     {
         LayerOperation.Read => plugin.ReadAsync(MemoryMarshal.AsMemory(_memory), _offset, cancellationToken),
+        LayerOperation.ReadSparse =>
+            plugin.ReadSparseAsync(MemoryMarshal.AsMemory(_memory), _offset, _extents!, cancellationToken),
         LayerOperation.Write => plugin.WriteAsync(_memory, _offset, _flags, cancellationToken),
         LayerOperation.Flush => plugin.FlushAsync(cancellationToken),
         LayerOperation.Trim => plugin.TrimAsync(_offset, _length, _flags, cancellationToken),
@@ -65,6 +70,8 @@ internal readonly struct LayerCall
         {
             case LayerOperation.Read:
                 return next.ReadAsync(MemoryMarshal.AsMemory(_memory), _offset, cancellationToken);
+            case LayerOperation.ReadSparse:
+                return next.ReadSparseAsync(MemoryMarshal.AsMemory(_memory), _offset, _extents!, cancellationToken);
             case LayerOperation.Write:
                 return next.WriteAsync(_memory, _offset, _flags, cancellationToken);
             case LayerOperation.Flush:
@@ -87,6 +94,8 @@ internal readonly struct LayerCall
         {
             LayerOperation.Read =>
                 filter.ReadAsync(next, MemoryMarshal.AsMemory(_memory), _offset, cancellationToken),
+            LayerOperation.ReadSparse =>
+                filter.ReadSparseAsync(next, MemoryMarshal.AsMemory(_memory), _offset, _extents!, cancellationToken),
             LayerOperation.Write => filter.WriteAsync(next, _memory, _offset, _flags, cancellationToken),
             LayerOperation.Flush => filter.FlushAsync(next, cancellationToken),
             LayerOperation.Trim => filter.TrimAsync(next, _offset, _length, _flags, cancellationToken),

@@ -4,6 +4,7 @@ namespace NbdKit.Layers;
 internal enum LayerOperation
 {
     Read,
+    ReadSparse,
     Write,
     Flush,
     Trim,

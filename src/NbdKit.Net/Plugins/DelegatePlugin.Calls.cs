@@ -45,6 +45,12 @@ public sealed partial class DelegatePlugin
     ValueTask INbdPluginHandle.ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => Read!(buffer, offset, cancellationToken);
 
+    ValueTask INbdPluginHandle.ReadSparseAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => ReadSparse is null
+            ? Read!(buffer, offset, cancellationToken)
+            : ReadSparse(buffer, offset, extents, cancellationToken);
+
     ValueTask INbdPluginHandle.WriteAsync(
         ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
         => Write is null

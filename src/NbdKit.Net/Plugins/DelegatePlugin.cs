@@ -106,6 +106,12 @@ public sealed partial class DelegatePlugin : INbdPlugin, INbdPluginHandle
     /// <summary>Fills the whole buffer with the bytes at an offset. Must be given.</summary>
     public Func<Memory<byte>, long, CancellationToken, ValueTask>? Read { get; init; }
 
+    /// <summary>
+    /// Fills the buffer but for its holes, and adds to the list what it finds out about them; see
+    /// <see cref="INbdPluginHandle.ReadSparseAsync"/>. Without it reads tell of no holes.
+    /// </summary>
+    public Func<Memory<byte>, long, ExtentList, CancellationToken, ValueTask>? ReadSparse { get; init; }
+
     /// <summary>Stores all the bytes at an offset. The disk is read-only without it.</summary>
     public Func<ReadOnlyMemory<byte>, long, RequestFlags, CancellationToken, ValueTask>? Write { get; init; }
 
@@ -155,6 +161,7 @@ public sealed partial class DelegatePlugin : INbdPlugin, INbdPluginHandle
             CanTrim = Trim is not null,
             CanCache = Cache is null ? Support.None : Support.Native,
             CanExtents = Extents is not null,
+            CanReadSparse = ReadSparse is null ? Support.None : Support.Native,
         };
         return Zero is null ? info : info with { CanZero = Support.Native };
     }

@@ -34,6 +34,7 @@ internal sealed class FileHandle : INbdPluginHandle, ILender
         CanFua = Support.Native,
         CanCache = _file.IsNative ? Support.Native : Support.Emulate,
         CanExtents = _file.CanExtents,
+        CanReadSparse = Support.Emulate,
         // All contexts share the page cache, and a flush of one syncs the file and not only its own writes.
         CanMultiConn = true,
         IsRotational = _file.IsBlockDevice && LinuxFile.IsRotational(_file.Handle),

@@ -53,6 +53,7 @@ public sealed class NullPlugin : INbdPlugin, INbdPluginHandle
         CanCache = Support.Native,
         CanMultiConn = true,
         CanExtents = true,
+        CanReadSparse = Support.Emulate,
     });
 
     /// <inheritdoc/>

@@ -18,6 +18,7 @@ internal sealed class SparseDisk(SparseArray array) : INbdPluginHandle, ILender
         CanCache = Support.Native,
         CanMultiConn = true,
         CanExtents = true,
+        CanReadSparse = Support.Emulate,
     };
 
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(_info);

@@ -49,6 +49,7 @@ public sealed partial class SplitPlugin
                 CanFua = Support.Native,
                 CanCache = native ? Support.Native : Support.Emulate,
                 CanExtents = _files.Any(file => file.CanExtents),
+                CanReadSparse = Support.Emulate,
                 // A flush is of the file, whoever wrote to it.
                 CanMultiConn = true,
             });

@@ -6,13 +6,13 @@ namespace NbdKit.Server;
 internal sealed record ExportSession(
     NextContext Context,
     TransmissionFlags Flags,
-    bool StructuredReplies,
+    ReplyForm Replies,
     IReadOnlyList<string> MetaContexts)
 {
     public NbdExportInfo Info => Context.Info;
 
     /// <summary>The flags that tell a client what an export can do ("Transmission flags").</summary>
-    public static TransmissionFlags FlagsFor(NbdExportInfo info, ThreadModel model, bool structuredReplies)
+    public static TransmissionFlags FlagsFor(NbdExportInfo info, ThreadModel model, ReplyForm replies, bool hasMetaContexts)
     {
         TransmissionFlags flags = TransmissionFlags.HasFlags;
         Add(!info.CanWrite, TransmissionFlags.ReadOnly);
@@ -25,7 +25,8 @@ internal sealed record ExportSession(
         // A chain that takes one connection at a time would let the second one of a client wait for ever.
         Add(info.CanMultiConn && model > ThreadModel.SerializeConnections, TransmissionFlags.CanMultiConn);
         Add(info.CanCache != Support.None, TransmissionFlags.SendCache);
-        Add(structuredReplies, TransmissionFlags.SendDf);
+        Add(replies != ReplyForm.Simple, TransmissionFlags.SendDf);
+        Add(replies == ReplyForm.Extended && hasMetaContexts, TransmissionFlags.BlockStatusPayload);
         return flags;
 
         void Add(bool condition, TransmissionFlags flag) => flags |= condition ? flag : TransmissionFlags.None;

@@ -46,6 +46,7 @@ internal sealed partial class Handshake
         // A client that shows a list asks about each entry.
         _optionsLeft += 8 * exports.Count;
         _opensLeft += exports.Count;
+        _metaOpensLeft += exports.Count;
         long sent = 0;
         foreach (NbdExport export in exports)
         {

@@ -8,14 +8,14 @@ internal sealed partial class Handshake
     private string? _metaExport;
     private List<string> _metaContexts = [];
 
-    private void MetaContext(OptionType option, byte[] payload)
+    private async ValueTask MetaContextAsync(OptionType option, byte[] payload)
     {
-        bool set = option == OptionType.SetMetaContext;
-        if (set)
+        bool isList = option == OptionType.ListMetaContext;
+        if (!isList)
         {
             // Even a request that fails replaces what was selected before.
             ForgetMetaContexts();
-            if (!_structuredReplies)
+            if (_form == ReplyForm.Simple)
             {
                 _replies.Error(option, OptionReplyType.ErrInvalid, "structured replies must be negotiated first");
                 return;
@@ -28,19 +28,37 @@ internal sealed partial class Handshake
             _replies.Error(option, tooMany ? OptionReplyType.ErrTooBig : OptionReplyType.ErrInvalid, fault);
             return;
         }
-        bool selected = request.Queries.Contains(ExtentList.BaseAllocation)
-            || (!set && (request.Queries.Count == 0 || request.Queries.Contains("base:")));
-        if (selected)
+        NextContext? context = await OpenToAskAsync(option, request.Name).ConfigureAwait(false);
+        if (context is null)
         {
-            _replies.MetaContext(option, set ? 1u : 0u, ExtentList.BaseAllocation);
+            return;
+        }
+        List<string> selected = Select(context.Info, request.Queries, isList);
+        for (int i = 0; i < selected.Count; i++)
+        {
+            _replies.MetaContext(option, isList ? 0 : (uint)i + 1, selected[i]);
         }
         _replies.Ack(option);
-        if (set)
+        if (!isList)
         {
             _metaExport = request.Name;
-            _metaContexts = selected ? [ExtentList.BaseAllocation] : [];
+            _metaContexts = selected;
         }
     }
+
+    private List<string> Select(NbdExportInfo info, IReadOnlyList<string> queries, bool isList)
+    {
+        // Status of more than 32 bits has no room in a compact reply.
+        List<string> offered = [.. info.MetaContexts.Where(
+            name => _form == ReplyForm.Extended || !info.WideMetaContexts.Contains(name))];
+        return isList && queries.Count == 0
+            ? offered
+            : [.. queries.SelectMany(query => offered.Where(name => MetaContextName.Matches(query, name, isList))).Distinct()];
+    }
+
+    /// <summary>What was selected for an export, as far as it still has it. Contexts count for no other export.</summary>
+    private List<string> SelectedFor(string name, NbdExportInfo info)
+        => _metaExport == name && _metaContexts.All(info.MetaContexts.Contains) ? _metaContexts : [];
 
     private void ForgetMetaContexts()
     {

@@ -13,6 +13,11 @@ internal sealed partial class Handshake
         {
             throw new ConnectionEndedException(_connection.Refusal.Reason, _connection.Refusal.Detail);
         }
+        if (_form == ReplyForm.Extended)
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.ProtocolViolation, "the client sent NBD_OPT_EXPORT_NAME after it had negotiated extended headers");
+        }
         if (!WireString.TryDecode(payload, out string name))
         {
             throw new ConnectionEndedException(
@@ -21,7 +26,7 @@ internal sealed partial class Handshake
         NextContext context;
         try
         {
-            context = await OpenAsync(name).ConfigureAwait(false);
+            context = TakeOpened(name) ?? await OpenAsync(name).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not ConnectionEndedException)
         {
@@ -46,25 +51,10 @@ internal sealed partial class Handshake
             _replies.Error(option, OptionReplyType.ErrInvalid, fault);
             return null;
         }
-        if (option == OptionType.Info && _opensLeft <= 0)
+        bool isOpen = _opened is not null && _openedName == request.Name;
+        NextContext? context = await OpenToAskAsync(option, request.Name).ConfigureAwait(false);
+        if (context is null)
         {
-            throw new ConnectionEndedException(
-                NbdDisconnectReason.LimitExceeded, "the client asked about exports too often");
-        }
-        NextContext context;
-        try
-        {
-            context = await OpenAsync(request.Name).ConfigureAwait(false);
-        }
-        catch (Exception e) when (e is not ConnectionEndedException && !_connection.Aborted.IsCancellationRequested)
-        {
-            OptionReplyType error = e switch
-            {
-                NbdException { Error: NbdError.Shutdown } => OptionReplyType.ErrShutdown,
-                NbdException { Error: NbdError.PermissionDenied } => OptionReplyType.ErrPolicy,
-                _ => OptionReplyType.ErrUnknown,
-            };
-            _replies.Error(option, error, e is NbdException ? e.Message : "the export cannot be opened");
             return null;
         }
         ExportSession session = Session(context, request.Name);
@@ -72,11 +62,14 @@ internal sealed partial class Handshake
         _replies.Ack(option);
         if (option == OptionType.Go)
         {
+            TakeOpened(request.Name);
             await EnterAsync(session).ConfigureAwait(false);
             return session;
         }
-        _opensLeft--;
-        await context.CloseAsync().ConfigureAwait(false);
+        if (!isOpen)
+        {
+            await CloseOpenedAsync().ConfigureAwait(false);
+        }
         return null;
     }
 
@@ -101,12 +94,13 @@ internal sealed partial class Handshake
         }
     }
 
-    private ExportSession Session(NextContext context, string name) => new(
-        context,
-        ExportSession.FlagsFor(context.Info, _connection.Server.Backend.ThreadModel, _structuredReplies),
-        _structuredReplies,
-        // Contexts count only for the export that they were selected for.
-        _metaExport == name ? [.. _metaContexts] : []);
+    private ExportSession Session(NextContext context, string name)
+    {
+        List<string> contexts = SelectedFor(name, context.Info);
+        ThreadModel model = _connection.Server.Backend.ThreadModel;
+        return new ExportSession(
+            context, ExportSession.FlagsFor(context.Info, model, _form, contexts.Count > 0), _form, contexts);
+    }
 
     /// <summary>Sends the reply that enters transmission; the context is closed if that fails.</summary>
     private async ValueTask EnterAsync(ExportSession session)
@@ -127,72 +121,6 @@ internal sealed partial class Handshake
             Log.ExportOpened(
                 _connection.Server.Logger, _connection.Public.Id, LogText.Clean(session.Context.ExportName), session.Info.Size,
                 session.Flags.ToString());
-        }
-    }
-
-    private async ValueTask<NextContext> OpenAsync(string name)
-    {
-        _connection.Public.ExportName = name;
-        using var limit = new CancellationTokenSource(_options.OpenTimeout, _options.TimeProvider);
-        using var either = CancellationTokenSource.CreateLinkedTokenSource(limit.Token, _connection.Aborted);
-        _connection.BeginOpening();
-        Task<NextContext> opening = OpenAndPrepareAsync(name, either.Token);
-        try
-        {
-            return await opening.WaitAsync(either.Token).ConfigureAwait(false);
-        }
-        catch (Exception e)
-        {
-            if (!opening.IsFaulted && !opening.IsCanceled)
-            {
-                // A layer that does not heed its token: nobody waits for it any more, but what it opens is closed.
-                _connection.Server.BeginLateOpen();
-                _ = CloseLateAsync(opening);
-            }
-            bool timedOut = e is OperationCanceledException && limit.IsCancellationRequested;
-            string message = timedOut ? "opening the export took too long" : e.Message;
-            // A layer's message is likely to quote the name.
-            Log.OpenFailed(
-                _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), LogText.Clean(message, 400),
-                e is NbdException ? null : e);
-            throw timedOut ? new NbdException(NbdError.IoError, message, e) : e;
-        }
-        finally
-        {
-            _connection.EndOpening();
-        }
-    }
-
-    private async Task<NextContext> OpenAndPrepareAsync(string name, CancellationToken cancellationToken)
-    {
-        NextContext context = await _connection.Server.Backend.OpenEntryAsync(
-            _options.ReadOnly, name, _connection.Public, cancellationToken).ConfigureAwait(false);
-        try
-        {
-            await context.PrepareAsync(cancellationToken).ConfigureAwait(false);
-            return context;
-        }
-        catch
-        {
-            await context.CloseAsync().ConfigureAwait(false);
-            throw;
-        }
-    }
-
-    private async Task CloseLateAsync(Task<NextContext> opening)
-    {
-        try
-        {
-            NextContext context = await opening.ConfigureAwait(false);
-            await context.CloseAsync().ConfigureAwait(false);
-        }
-        catch (Exception e)
-        {
-            Log.LayerFailed(_connection.Server.Logger, _connection.Server.Backend.Name, "open", e);
-        }
-        finally
-        {
-            _connection.Server.EndLateOpen();
         }
     }
 }

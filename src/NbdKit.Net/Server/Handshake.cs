@@ -24,10 +24,11 @@ internal sealed partial class Handshake
     private readonly OptionReplies _replies;
     private bool _fixedNewstyle;
     private bool _noZeroes;
-    private bool _structuredReplies;
+    private ReplyForm _form;
     private bool _listed;
     private int _optionsLeft;
     private int _opensLeft;
+    private int _metaOpensLeft;
 
     public Handshake(Connection connection)
     {
@@ -37,10 +38,23 @@ internal sealed partial class Handshake
         _replies = new OptionReplies(connection.Transport, connection.SendStall);
         _optionsLeft = _options.MaxOptions;
         _opensLeft = _options.MaxOpensInHandshake;
+        _metaOpensLeft = _options.MaxOpensInHandshake;
     }
 
     /// <summary>Negotiates until the client enters transmission; null if it left in good order.</summary>
     public async Task<ExportSession?> RunAsync()
+    {
+        try
+        {
+            return await NegotiateAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await CloseOpenedAsync().ConfigureAwait(false);
+        }
+    }
+
+    private async Task<ExportSession?> NegotiateAsync()
     {
         await GreetAsync().ConfigureAwait(false);
         while (true)
@@ -162,10 +176,15 @@ internal sealed partial class Handshake
         {
             return (OptionReplyType.ErrShutdown, _connection.Refusal.Detail);
         }
+        if (option == OptionType.StructuredReply && _form == ReplyForm.Extended)
+        {
+            return (OptionReplyType.ErrExtendedHeadersRequired, "extended headers were negotiated, which go beyond structured replies");
+        }
         return option switch
         {
             OptionType.List or OptionType.Info or OptionType.Go => null,
             OptionType.StructuredReply when _options.OfferStructuredReplies => null,
+            OptionType.ExtendedHeaders when _options.OfferExtendedHeaders => null,
             OptionType.ListMetaContext or OptionType.SetMetaContext when _options.OfferMetaContexts => null,
             _ => (OptionReplyType.ErrUnsup, "the option is not supported"),
         };
@@ -179,11 +198,14 @@ internal sealed partial class Handshake
                 await ListAsync(payload).ConfigureAwait(false);
                 return null;
             case OptionType.StructuredReply:
-                StructuredReply(payload);
+                Agree(option, ReplyForm.Structured, payload);
+                return null;
+            case OptionType.ExtendedHeaders:
+                Agree(option, ReplyForm.Extended, payload);
                 return null;
             case OptionType.ListMetaContext:
             case OptionType.SetMetaContext:
-                MetaContext(option, payload);
+                await MetaContextAsync(option, payload).ConfigureAwait(false);
                 return null;
             default:
                 return await InfoOrGoAsync(option, payload).ConfigureAwait(false);
@@ -205,15 +227,15 @@ internal sealed partial class Handshake
         return null;
     }
 
-    private void StructuredReply(byte[] payload)
+    private void Agree(OptionType option, ReplyForm form, byte[] payload)
     {
         if (payload.Length != 0)
         {
-            _replies.Error(OptionType.StructuredReply, OptionReplyType.ErrInvalid, "the option has no payload");
+            _replies.Error(option, OptionReplyType.ErrInvalid, "the option has no payload");
             return;
         }
-        _structuredReplies = true;
-        _replies.Ack(OptionType.StructuredReply);
+        _form = form;
+        _replies.Ack(option);
     }
 
     private static ConnectionEndedException Gone()

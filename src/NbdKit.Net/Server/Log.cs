@@ -35,11 +35,11 @@ internal static partial class Log
 
     [LoggerMessage(10, LogLevel.Trace, "Connection {Id}: {Command} of {Length} bytes at {Offset} failed with {Error}: {Message}")]
     public static partial void RequestFailed(
-        ILogger logger, long id, string command, ulong offset, uint length, NbdError error, string message);
+        ILogger logger, long id, string command, ulong offset, ulong length, NbdError error, string message);
 
     [LoggerMessage(11, LogLevel.Error, "Connection {Id}: {Command} of {Length} bytes at {Offset} failed unexpectedly")]
     public static partial void RequestFaulted(
-        ILogger logger, long id, string command, ulong offset, uint length, Exception exception);
+        ILogger logger, long id, string command, ulong offset, ulong length, Exception exception);
 
     [LoggerMessage(12, LogLevel.Error, "Connection {Id} was ended by a defect of the server")]
     public static partial void ConnectionFaulted(ILogger logger, long id, Exception exception);

@@ -16,12 +16,27 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
     private ReadOnlyMemory<byte> _data;
     private Slab? _slab;
     private byte[]? _rented;
+
+    private ExtentList? _extents;
+    private SparsePlan? _plan;
+
+    // Whether the call itself builds the reply.
+    private bool _replies;
     private ConfiguredValueTaskAwaitable.ConfiguredValueTaskAwaiter _awaiter;
 
     public PendingRequest() => _continue = Continue;
 
     /// <summary>Where the reply will be; empty for a block status, whose size is not known before.</summary>
     public ReplySegment Reply { get; set; }
+
+    /// <summary>What is known of the range of a read.</summary>
+    public ExtentList Extents => _extents ??= Transmission.NewProbe();
+
+    /// <summary>How the reply to a read is divided.</summary>
+    public SparsePlan Plan => _plan ??= new SparsePlan();
+
+    /// <summary>The question for the extents of a read, if it was asked before.</summary>
+    public ValueTask? Asking { get; set; }
 
     /// <summary>The payload bytes that the request holds while it runs.</summary>
     public int HeldBytes { get; private set; }
@@ -37,17 +52,30 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         _rented = rented;
         HeldBytes = heldBytes;
         Reply = default;
+        _replies = false;
+    }
+
+    /// <summary>Takes a list of extents for one of its own.</summary>
+    public void Swap(ref ExtentList extents)
+    {
+        ExtentList own = Extents;
+        _extents = extents;
+        extents = own;
     }
 
     /// <summary>Makes the call, here and now.</summary>
     public void Execute()
     {
         ValueTask call;
+        ValueTask? asking = Asking;
+        Asking = null;
         try
         {
+            _replies = _header.Type == CommandType.BlockStatus || _transmission.IsChunked(_header);
             call = _header.Type switch
             {
                 CommandType.BlockStatus => BlockStatusAsync(),
+                CommandType.Read when _replies => _transmission.ReadInChunksAsync(_header, this, asking),
                 CommandType.Read => _transmission.Call(_header, Reply.Bytes[^(int)_header.Length..]),
                 _ => _transmission.Call(_header, _data),
             };
@@ -75,7 +103,7 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
     }
 
     private async ValueTask BlockStatusAsync()
-        => Reply = await _transmission.BlockStatusAsync(_header).ConfigureAwait(false);
+        => Reply = await _transmission.BlockStatusAsync(_header, _data).ConfigureAwait(false);
 
     private void Continue()
     {
@@ -109,7 +137,7 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
             reply.Release();
             reply = _transmission.FaultReply(_header, _transmission.Report(_header, failure));
         }
-        else if (_header.Type != CommandType.BlockStatus)
+        else if (!_replies)
         {
             _transmission.WriteSuccess(reply.Memory.Span, _header);
         }

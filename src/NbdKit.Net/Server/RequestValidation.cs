@@ -22,7 +22,7 @@ internal static class RequestValidation
         {
             return new(NbdError.PermissionDenied, "the export is read-only");
         }
-        RequestFault flagFault = CheckFlags(header, can);
+        RequestFault flagFault = CheckFlags(header, can, export.Replies == ReplyForm.Extended);
         if (flagFault.IsFault)
         {
             return flagFault;
@@ -47,6 +47,13 @@ internal static class RequestValidation
         {
             return Invalid("no meta context was negotiated for this export");
         }
+        if (type == CommandType.BlockStatus && (header.Flags & CommandFlags.PayloadLength) != 0)
+        {
+            // The range is in the payload, and checked when that is here.
+            return BlockStatusPayload.IsPlausible(header.Length, export.MetaContexts.Count)
+                ? default
+                : Invalid("the payload of the block status request does not have the right size");
+        }
         ulong size = (ulong)info.Size;
         if (header.Offset > size || header.Length > size - header.Offset)
         {
@@ -57,7 +64,7 @@ internal static class RequestValidation
         return CheckBlockSize(header, info, size, maxPayload);
     }
 
-    private static RequestFault CheckFlags(in RequestHeader header, TransmissionFlags can)
+    private static RequestFault CheckFlags(in RequestHeader header, TransmissionFlags can, bool isExtended)
     {
         CommandFlags allowed = header.Type switch
         {
@@ -65,13 +72,20 @@ internal static class RequestValidation
             CommandType.WriteZeroes => (can & TransmissionFlags.SendFastZero) != 0
                 ? CommandFlags.NoHole | CommandFlags.FastZero
                 : CommandFlags.NoHole,
-            CommandType.BlockStatus => CommandFlags.RequestOne,
+            CommandType.BlockStatus => (can & TransmissionFlags.BlockStatusPayload) != 0
+                ? CommandFlags.RequestOne | CommandFlags.PayloadLength
+                : CommandFlags.RequestOne,
+            CommandType.Write when isExtended => CommandFlags.PayloadLength,
             _ => CommandFlags.None,
         };
         if ((can & TransmissionFlags.SendFua) != 0)
         {
             // To be accepted with every command; it means something for those that change data.
             allowed |= CommandFlags.Fua;
+        }
+        if (isExtended && header.Type == CommandType.Write && (header.Flags & CommandFlags.PayloadLength) == 0)
+        {
+            return Invalid("a write with an extended header needs the flag that says that it has a payload");
         }
         return (header.Flags & ~allowed) == 0 ? default : Invalid("a command flag is unknown, not allowed here, or was not offered");
     }
@@ -89,7 +103,7 @@ internal static class RequestValidation
         if (header.Type is CommandType.Read or CommandType.Write)
         {
             long maximum = blockSize.Maximum > 0 ? Math.Min(blockSize.Maximum, maxPayload) : maxPayload;
-            if (header.Length > maximum)
+            if (header.Length > (ulong)maximum)
             {
                 return Invalid("the request is larger than the maximum block size");
             }

@@ -13,7 +13,7 @@ internal sealed partial class Transmission
         {
             return false;
         }
-        ReplySegment reply = _replies.ReserveShared(ReadReplyHeader, out Memory<byte> memory);
+        ReplySegment reply = _replies.ReserveShared(_dataHeaderSize, out Memory<byte> memory);
         WriteSuccess(memory.Span, header);
         _replies.Queue(reply.With(loan));
         return true;
@@ -25,7 +25,7 @@ internal sealed partial class Transmission
     /// </summary>
     private async ValueTask<bool> TryWriteLentAsync(RequestHeader header)
     {
-        if (_startsElsewhere || header.Flags != CommandFlags.None || Borrow(header, forWrite: true) is not { } loan)
+        if (_startsElsewhere || (header.Flags & ~CommandFlags.PayloadLength) != 0 || Borrow(header, forWrite: true) is not { } loan)
         {
             return false;
         }
@@ -37,8 +37,8 @@ internal sealed partial class Transmission
         {
             _connection.Server.Loans.Return(loan);
         }
-        WriteSuccess(_replies.Reserve(SimpleReply.Size).Span, header);
-        _replies.Commit(SimpleReply.Size);
+        WriteSuccess(_replies.Reserve(_successSize).Span, header);
+        _replies.Commit(_successSize);
         return true;
     }
 

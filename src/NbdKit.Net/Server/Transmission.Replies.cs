@@ -11,13 +11,13 @@ internal sealed partial class Transmission
     /// <summary>The header of a reply that says that all went well, before the data of a read.</summary>
     public void WriteSuccess(Span<byte> reply, in RequestHeader header)
     {
-        if (header.Type == CommandType.Read && _export.StructuredReplies)
+        if (header.Type == CommandType.Read && _form != ReplyForm.Simple)
         {
-            ReplyChunk.WriteData(reply, header.Cookie, header.Offset, header.Length);
+            ReplyChunk.WriteData(reply, _form, header, header.Offset, (uint)header.Length);
         }
         else
         {
-            SimpleReply.Write(reply, 0, header.Cookie);
+            WriteEmpty(reply, header);
         }
     }
 
@@ -25,15 +25,16 @@ internal sealed partial class Transmission
     public ReplySegment FaultReply(in RequestHeader header, RequestFault fault)
     {
         uint error = ErrorMapping.ToWire(fault.Error, header);
-        if (!_export.StructuredReplies)
+        if (_form == ReplyForm.Simple)
         {
             ReplySegment simple = _replies.ReserveShared(SimpleReply.Size, out Memory<byte> memory);
             SimpleReply.Write(memory.Span, error, header.Cookie);
             return simple;
         }
         byte[] message = WireString.EncodeMessage(fault.Message, MessageBytes);
-        ReplySegment chunk = _replies.ReserveShared(ReplyChunk.ErrorSize + message.Length, out Memory<byte> bytes);
-        ReplyChunk.WriteError(bytes.Span, header.Cookie, error, message);
+        ReplySegment chunk = _replies.ReserveShared(
+            ReplyChunk.ErrorSize(_form, message.Length, hasOffset: false), out Memory<byte> bytes);
+        ReplyChunk.WriteError(bytes.Span, _form, header, error, message);
         return chunk;
     }
 
@@ -90,17 +91,30 @@ internal sealed partial class Transmission
     /// <summary>The reply to a request of no bytes, which no layer sees.</summary>
     private void ReplyEmpty(in RequestHeader header)
     {
-        bool chunk = header.Type == CommandType.Read && _export.StructuredReplies;
-        ReplySegment reply = _replies.ReserveShared(chunk ? ReplyChunk.Size : SimpleReply.Size, out Memory<byte> memory);
-        if (chunk)
+        bool isChunk = _form == ReplyForm.Structured && header.Type == CommandType.Read;
+        ReplySegment reply = _replies.ReserveShared(isChunk ? ReplyChunk.Size : _successSize, out Memory<byte> memory);
+        if (isChunk)
         {
-            ReplyChunk.Write(memory.Span, ChunkType.None, header.Cookie, 0);
+            ReplyChunk.Write(memory.Span, _form, ChunkType.None, header, 0);
         }
         else
         {
-            SimpleReply.Write(memory.Span, 0, header.Cookie);
+            WriteEmpty(memory.Span, header);
         }
         ReplyAtOnce(header, reply);
+    }
+
+    // A structured session may answer what has no payload with simple replies, which are shorter.
+    private void WriteEmpty(Span<byte> reply, in RequestHeader header)
+    {
+        if (_form == ReplyForm.Extended)
+        {
+            ReplyChunk.Write(reply, _form, ChunkType.None, header, 0);
+        }
+        else
+        {
+            SimpleReply.Write(reply, 0, header.Cookie);
+        }
     }
 
     /// <summary>A reply without a call: at once, or in its turn if there is an order.</summary>

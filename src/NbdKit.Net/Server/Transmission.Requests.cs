@@ -23,8 +23,6 @@ internal sealed partial class Transmission
         _ => RequestFlags.None,
     };
 
-    private int ReadReplyHeader => _export.StructuredReplies ? ReplyChunk.DataSize : SimpleReply.Size;
-
     /// <summary>Calls the chain. Read: <paramref name="memory"/> is filled; write: it is the data.</summary>
     public ValueTask Call(in RequestHeader header, ReadOnlyMemory<byte> memory)
     {
@@ -37,9 +35,9 @@ internal sealed partial class Transmission
             CommandType.Read => context.ReadAsync(MemoryMarshal.AsMemory(memory), offset, aborted),
             CommandType.Write => context.WriteAsync(memory, offset, flags, aborted),
             CommandType.Flush => context.FlushAsync(aborted),
-            CommandType.Trim => context.TrimAsync(offset, header.Length, flags, aborted),
-            CommandType.Cache => context.CacheAsync(offset, header.Length, aborted),
-            _ => context.ZeroAsync(offset, header.Length, flags, aborted),
+            CommandType.Trim => context.TrimAsync(offset, (long)header.Length, flags, aborted),
+            CommandType.Cache => context.CacheAsync(offset, (long)header.Length, aborted),
+            _ => context.ZeroAsync(offset, (long)header.Length, flags, aborted),
         };
     }
 
@@ -54,11 +52,15 @@ internal sealed partial class Transmission
             StartElsewhere(header, data, slab, rented);
             return;
         }
+        if (IsSparse(header) && TryReadSparse(header))
+        {
+            return;
+        }
         if (header.Type == CommandType.Read && header.Length >= LargePayload && TryReadLent(header))
         {
             return;
         }
-        int headerSize = header.Type == CommandType.Read ? ReadReplyHeader : SimpleReply.Size;
+        int headerSize = header.Type == CommandType.Read ? _dataHeaderSize : _successSize;
         int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
         byte[]? large = size > LargePayload ? ArrayPool<byte>.Shared.Rent(size) : null;
         Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
@@ -94,13 +96,28 @@ internal sealed partial class Transmission
         pending.Await(call);
     }
 
+    /// <summary>Starts a request whose payload is here.</summary>
+    private void StartWith(RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
+    {
+        RequestFault fault = header.Type == CommandType.BlockStatus ? ReadStatusPayload(data.Span, ref header) : default;
+        if (fault.IsFault)
+        {
+            Return(rented);
+            ReplyFault(header, fault);
+        }
+        else
+        {
+            Start(header, data, slab, rented);
+        }
+    }
+
     /// <summary>Starts a request on the thread pool, or with its place in the order of replies.</summary>
     private void StartElsewhere(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
     {
         PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
-        if (header.Type != CommandType.BlockStatus)
+        if (header.Type != CommandType.BlockStatus && !IsChunked(header))
         {
-            int size = header.Type == CommandType.Read ? ReadReplyHeader + (int)header.Length : SimpleReply.Size;
+            int size = header.Type == CommandType.Read ? _dataHeaderSize + (int)header.Length : _successSize;
             pending.Reply = size > LargePayload
                 ? ReplySegment.Rented(ArrayPool<byte>.Shared.Rent(size), size)
                 : _replies.ReserveShared(size, out _);
@@ -135,7 +152,7 @@ internal sealed partial class Transmission
             await _input.FillInsideAsync(length, _connection.Receiving).ConfigureAwait(false);
             ReadOnlyMemory<byte> data = _input.Buffered[..length];
             _input.Advance(length);
-            Start(header, data, _input.Slab, null);
+            StartWith(header, data, _input.Slab, null);
             return;
         }
         _input.ExpectLargePayload = true;
@@ -159,7 +176,7 @@ internal sealed partial class Transmission
         {
             _budget.Give(length);
         }
-        Start(header, rented.AsMemory(0, length), null, rented);
+        StartWith(header, rented.AsMemory(0, length), null, rented);
     }
 
     private static void Return(byte[]? rented)

@@ -30,6 +30,11 @@ internal sealed partial class Transmission
     private readonly int _maxPayload;
     private readonly ReplyOrder? _order;
     private readonly bool _startsElsewhere;
+    private readonly ReplyForm _form;
+    private readonly int _requestSize;
+    private readonly int _successSize;
+    private readonly int _dataHeaderSize;
+    private readonly bool _readsSparse;
     private int _batch;
     private RequestHeader _current;
     private RequestFault _fault;
@@ -46,6 +51,12 @@ internal sealed partial class Transmission
         _maxPayload = connection.Server.Options.MaxPayload;
         _order = connection.Server.Backend.ThreadModel == ThreadModel.SerializeRetirement ? new ReplyOrder(Retire) : null;
         _startsElsewhere = export.Info.IsBlocking || _order is not null;
+        _form = export.Replies;
+        _requestSize = _form == ReplyForm.Extended ? RequestHeader.ExtendedSize : RequestHeader.Size;
+        _successSize = _form == ReplyForm.Extended ? ReplyChunk.ExtendedSize : SimpleReply.Size;
+        _readsSparse = _form != ReplyForm.Simple
+            && export.Info.CanReadSparse switch { Support.Native => true, Support.Emulate => export.Info.CanExtents, _ => false };
+        _dataHeaderSize = _form == ReplyForm.Simple ? SimpleReply.Size : ReplyChunk.DataSize(_form);
     }
 
     private enum Step
@@ -95,7 +106,7 @@ internal sealed partial class Transmission
                     _replies.Flush(); // 7
                     _connection.Transport.IsClientWaiting = _batch <= SmallBatch;
                     _batch = 0;
-                    if (!await _input.FillAsync(RequestHeader.Size, _connection.Receiving).ConfigureAwait(false))
+                    if (!await _input.FillAsync(_requestSize, _connection.Receiving).ConfigureAwait(false))
                     {
                         await ClientGoneAsync().ConfigureAwait(false);
                         return;
@@ -114,7 +125,7 @@ internal sealed partial class Transmission
                     await ReceivePayloadAsync().ConfigureAwait(false); // 4
                     break;
                 case Step.SkipPayload:
-                    await _input.SkipAsync(_current.Length, _connection.Receiving).ConfigureAwait(false);
+                    await _input.SkipAsync((long)_current.Length, _connection.Receiving).ConfigureAwait(false);
                     ReplyFault(_current, _fault);
                     break;
                 default:
@@ -130,11 +141,11 @@ internal sealed partial class Transmission
         while (true)
         {
             ReadOnlyMemory<byte> buffered = _input.Buffered;
-            if (buffered.Length < RequestHeader.Size)
+            if (buffered.Length < _requestSize)
             {
                 return Step.NeedHeader;
             }
-            if (!RequestHeader.TryRead(buffered.Span, out _current)) // 1
+            if (!RequestHeader.TryRead(buffered.Span, _form == ReplyForm.Extended, out _current)) // 1
             {
                 throw new ConnectionEndedException(
                     NbdDisconnectReason.ProtocolViolation, "the client sent something that is no request");
@@ -151,7 +162,7 @@ internal sealed partial class Transmission
             _fault = _connection.RefusesRequests // 3
                 ? new RequestFault(NbdError.Shutdown, _connection.Refusal.Detail)
                 : RequestValidation.Check(_current, _export, _maxPayload);
-            if (_current.Type == CommandType.Write)
+            if (HasPayload(_current))
             {
                 if (TakePayload(buffered) is { } step)
                 {
@@ -159,11 +170,11 @@ internal sealed partial class Transmission
                 }
                 continue;
             }
-            _input.Advance(RequestHeader.Size);
-            PrefetchNext(buffered.Span[RequestHeader.Size..]);
+            _input.Advance(_requestSize);
+            PrefetchNext(buffered.Span[_requestSize..]);
             if (_fault.IsFault)
             {
-                ReplyFault(_current, _fault);
+                Refuse(_current);
             }
             else if (_current.Length == 0 && _current.Type != CommandType.Flush)
             {
@@ -176,24 +187,35 @@ internal sealed partial class Transmission
         }
     }
 
-    /// <summary>Serves a write if its payload is here; else says what to do about it.</summary>
+    private void Refuse(in RequestHeader header)
+    {
+        if (_connection.RefusesRequests || !TryReadUpToEnd(header))
+        {
+            ReplyFault(header, _fault);
+        }
+    }
+
+    private bool HasPayload(in RequestHeader header)
+        => _form == ReplyForm.Extended ? (header.Flags & CommandFlags.PayloadLength) != 0 : header.Type == CommandType.Write;
+
+    /// <summary>Serves a request with a payload if that is here; else says what to do about it.</summary>
     private Step? TakePayload(ReadOnlyMemory<byte> buffered)
     {
-        if (_current.Length > (uint)_maxPayload)
+        if (_current.Length > (ulong)_maxPayload)
         {
             throw new ConnectionEndedException(
-                NbdDisconnectReason.LimitExceeded, $"the client sent a write of {_current.Length} bytes");
+                NbdDisconnectReason.LimitExceeded, $"the client sent a payload of {_current.Length} bytes");
         }
         int length = (int)_current.Length;
-        bool isHere = buffered.Length - RequestHeader.Size >= length;
-        _input.Advance(RequestHeader.Size);
+        bool isHere = buffered.Length - _requestSize >= length;
+        _input.Advance(_requestSize);
         if (!isHere)
         {
             return _fault.IsFault ? Step.SkipPayload : Step.NeedPayload;
         }
         _input.Advance(length);
         _input.ExpectLargePayload = length >= LargePayload;
-        PrefetchNext(buffered.Span[(RequestHeader.Size + length)..]);
+        PrefetchNext(buffered.Span[(_requestSize + length)..]);
         if (_fault.IsFault)
         {
             ReplyFault(_current, _fault);
@@ -204,7 +226,7 @@ internal sealed partial class Transmission
         }
         else
         {
-            Start(_current, buffered.Slice(RequestHeader.Size, length), _input.Slab, null);
+            StartWith(_current, buffered.Slice(_requestSize, length), _input.Slab, null);
         }
         return null;
     }
@@ -214,7 +236,7 @@ internal sealed partial class Transmission
     /// </summary>
     private void PrefetchNext(ReadOnlySpan<byte> behind)
     {
-        if (behind.Length >= RequestHeader.Size)
+        if (behind.Length >= _requestSize)
         {
             _export.Context.Prefetch(RequestHeader.PeekOffset(behind));
         }
@@ -255,5 +277,5 @@ internal sealed partial class Transmission
     }
 
     private long PayloadOf(in RequestHeader header)
-        => header.Type is CommandType.Read or CommandType.Write ? Math.Min(header.Length, (uint)_maxPayload) : 0;
+        => header.Type is CommandType.Read or CommandType.Write ? (long)Math.Min(header.Length, (ulong)_maxPayload) : 0;
 }

@@ -45,7 +45,7 @@ internal sealed class SocketTransport : Transport
         {
             socket.NoDelay = true;
         }
-        else if (OperatingSystem.IsLinux() && socket.SendBufferSize < UnixSendBuffer)
+        else if (OperatingSystem.IsLinux() && socket.AddressFamily == AddressFamily.Unix && socket.SendBufferSize < UnixSendBuffer)
         {
             socket.SendBufferSize = UnixSendBuffer;
         }
@@ -304,6 +304,10 @@ internal sealed class SocketTransport : Transport
 
     private static NbdPeer Describe(Socket socket)
     {
+        if (OperatingSystem.IsLinux() && socket.AddressFamily == AddressFamily.Unknown)
+        {
+            return new NbdPeer { EndPoint = LinuxVsock.RemoteEndPoint(socket) };
+        }
         EndPoint? endPoint = socket.RemoteEndPoint;
         // A Unix client rarely binds a name to its own end; thousands of idle ones need not keep an empty one each.
         var peer = new NbdPeer { EndPoint = endPoint is UnixDomainSocketEndPoint && endPoint.ToString() is not { Length: > 0 } ? null : endPoint };

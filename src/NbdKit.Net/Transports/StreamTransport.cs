@@ -18,8 +18,6 @@ internal sealed class StreamTransport(Stream stream) : Transport
         return flushing.IsCompletedSuccessfully ? default : new ValueTask(flushing);
     }
 
-    public override Stream AsStream() => stream;
-
     public override ValueTask CloseAsync() => stream.DisposeAsync();
 
     public override void Abort() => stream.Dispose();

@@ -35,9 +35,6 @@ internal abstract class Transport
     /// <summary>Sends everything.</summary>
     public abstract ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken);
 
-    /// <summary>The same bytes as a stream, which need not be disposed of.</summary>
-    public virtual Stream AsStream() => new TransportStream(this);
-
     /// <summary>Whether ranges of files can be sent.</summary>
     public virtual bool TakesFiles => false;
 

@@ -53,8 +53,13 @@ public sealed class BlockStatusTests : WireTest
     {
         ServerFixture server = await ServeAsync(new TestExport
         {
-            Configure = info => info with { MetaContexts = ["base:allocation", "evil", "unregistered:thing", ":", ""] },
+            Configure = info => info with { MetaContexts = ["base:allocation", "qemu:allocation-depth"] },
         });
+        foreach (string name in new[] { "evil", "unregistered:thing", ":", "", "base:a\0", "base:" + new string('a', 4092) })
+        {
+            Assert.That(
+                () => server.Plugin.Export.Info with { MetaContexts = [name] }, Throws.ArgumentException, $"'{name}' is refused");
+        }
         WireClient client = await server.HaggleAsync();
         await client.StructuredAsync();
         await client.InfoAsync();
@@ -66,7 +71,9 @@ public sealed class BlockStatusTests : WireTest
         foreach (OptionResult result in new[] { list, set })
         {
             Assert.That(result.IsAck);
-            Assert.That(result.Before.Select(reply => reply.ContextName), Is.EqualTo(new[] { "base:allocation" }));
+            Assert.That(
+                result.Before.Select(reply => reply.ContextName),
+                Is.EqualTo(result == list ? new[] { "base:allocation", "qemu:allocation-depth" } : ["base:allocation"]));
         }
         await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
     }
@@ -98,7 +105,7 @@ public sealed class BlockStatusTests : WireTest
             WireReply reply = await client.ExpectCallAsync(
                 WireError.Ok, Cmd.BlockStatus, (ulong)offset, (uint)length, i % 3 == 0 ? CmdFlag.ReqOne : CmdFlag.None);
             Assert.That(
-                offset + reply.Extents.Sum(extent => extent.Length), Is.LessThanOrEqualTo(64 << 10), $"seed {Seed}, round {i}");
+                offset + reply.Extents.Sum(extent => (long)extent.Length), Is.LessThanOrEqualTo(64 << 10), $"seed {Seed}, round {i}");
         }
     }
 
@@ -222,7 +229,7 @@ public sealed class BlockStatusTests : WireTest
         }
         // Bits 0 and 1 mean what they say on the wire: a layer that promises space (no HOLE) has to keep it.
         WireReply all = await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, (uint)statuses.Length * 512);
-        Assert.That(all.Extents.Sum(extent => extent.Length), Is.EqualTo(statuses.Length * 512));
+        Assert.That(all.Extents.Sum(extent => (long)extent.Length), Is.EqualTo(statuses.Length * 512));
     }
 
     [Test, Property("Rule", "S236")]

@@ -208,8 +208,6 @@ public sealed class InfoGoTests : WireTest
         await client.GreetAsync();
         await client.OptAsync(Opt.List);
         await client.StructuredAsync();
-        await client.ListMetaAsync();
-        await client.SetMetaAsync("", "base:allocation");
         Assert.That(server.Plugin.Opened, Is.Zero);
 
         await client.InfoAsync();
@@ -220,6 +218,47 @@ public sealed class InfoGoTests : WireTest
         await client.GoAsync();
 
         Assert.That((server.Plugin.Opened, server.Plugin.Closed), Is.EqualTo((2, 1)));
+    }
+
+    [Test, Property("Rule", "S108")]
+    public async Task S108_An_export_that_was_asked_for_its_contexts_is_entered_without_opening_it_again()
+    {
+        ServerFixture server = await ServeAsync(new TestPlugin(new TestExport("a"), new TestExport("b")));
+        WireClient client = await server.HaggleAsync();
+        await client.StructuredAsync();
+        await client.ListMetaAsync("a");
+        await client.SetMetaAsync("a", "base:allocation");
+        await client.InfoAsync("a");
+        Assert.That((server.Plugin.Opened, server.Plugin.Closed), Is.EqualTo((1, 0)));
+
+        await client.SetMetaAsync("b", "base:allocation");
+        Assert.That((server.Plugin.Opened, server.Plugin.Closed), Is.EqualTo((2, 1)));
+        await client.GoAsync("b");
+        Assert.That((server.Plugin.Opened, server.Plugin.Closed), Is.EqualTo((2, 1)));
+
+        await client.CallAsync(Cmd.BlockStatus, 0, 512);
+        WireClient other = await server.HaggleAsync();
+        await other.StructuredAsync();
+        await other.SetMetaAsync("a", "base:allocation");
+        await other.OptAsync(Opt.Abort);
+        await other.ExpectEndAsync(NbdDisconnectReason.ClientDone);
+        Assert.That((server.Plugin.Opened, server.Plugin.Closed), Is.EqualTo((3, 2)));
+    }
+
+    [Test, Property("Rule", "P08")]
+    public async Task P08_Repeated_questions_about_contexts_run_out_of_opens_and_end_the_connection()
+    {
+        ServerFixture server = await ServeAsync(new TestPlugin(new TestExport("a"), new TestExport("b")));
+        WireClient client = await server.HaggleAsync();
+        for (int i = 0; i < 4; i++)
+        {
+            Assert.That((await client.ListMetaAsync(i % 2 == 0 ? "a" : "b")).IsAck);
+        }
+
+        await client.SendOptionAsync(Opt.ListMeta, WireBytes.MetaRequest("a"u8));
+
+        await client.ExpectGoneAsync(NbdDisconnectReason.LimitExceeded);
+        Assert.That((server.Plugin.Opened, server.Plugin.Closed), Is.EqualTo((4, 4)));
     }
 
     [Test, Property("Rule", "P08")]

@@ -20,7 +20,7 @@ public sealed class OptionFuzzTests : WireTest
             for (int step = 0; expected is null && step < 8; step++)
             {
                 uint option = (uint)random.Next(0, 13);
-                if (option == Opt.Info && ++infos > 4)
+                if (option is Opt.Info && ++infos > 4)
                 {
                     continue;
                 }
@@ -61,6 +61,9 @@ public sealed class OptionFuzzTests : WireTest
         bool good = random.Next(2) == 0;
         switch (option)
         {
+            case Opt.ExportName when client.IsExtended:
+                await client.SendOptionAsync(option);
+                return NbdDisconnectReason.ProtocolViolation;
             case Opt.ExportName when good:
                 await client.ExportNameAsync();
                 // The client's SR flag may be on; only the grammar of the last request counts here.
@@ -84,7 +87,8 @@ public sealed class OptionFuzzTests : WireTest
             default:
                 byte[] data = new byte[good ? 0 : random.Next(64)];
                 random.NextBytes(data);
-                _ = await client.OptAsync(option, data);
+                OptionResult other = await client.OptAsync(option, data);
+                client.IsExtended |= option == Opt.ExtendedHeaders && other.IsAck;
                 return null;
         }
     }

@@ -6,7 +6,7 @@ namespace NbdKit.Tests.Conformance;
 /// <summary>Option haggling in general ("Fixed newstyle negotiation", "Termination during option haggling").</summary>
 public sealed class OptionTests : WireTest
 {
-    private static readonly uint[] Unknown = [0, 4, 11, 12, 0x7fffffff, 0xffffffff];
+    private static readonly uint[] Unknown = [0, 4, 12, 13, 0x7fffffff, 0xffffffff];
 
     [Test, Property("Rule", "S020"), Property("Rule", "P11")]
     public async Task S020_P11_An_option_with_a_wrong_magic_ends_the_connection_without_a_reply()

@@ -124,7 +124,10 @@ public sealed class RefusalTests : WireTest
                 }
             }
         }
-        Assert.That(server.Plugin.Calls, Is.Empty);
+        // With chunks a read gets what there is of its range, and where that ends.
+        Assert.That(
+            server.Plugin.Calls.Where(call => !structured || call is not { Op: PluginOp.Read, Length: 511 } || call.Offset != (long)size - 511),
+            Is.Empty);
         await client.ExpectAliveAsync(server.Plugin.Data);
     }
 

@@ -46,7 +46,7 @@ internal sealed class WireSession
         HandshakeLength = bytes.ToArray().Length;
         foreach ((WireCall call, byte[] payload) in _requests)
         {
-            bytes.Raw(WireBytes.Request(call.Command, call.Cookie, call.Offset, call.Length, call.Flags)).Raw(payload);
+            bytes.Raw(WireBytes.Request(call.Command, call.Cookie, call.Offset, (uint)call.Length, call.Flags)).Raw(payload);
         }
         bytes.Raw(WireBytes.Request(Cmd.Disc, 11, 0, 0));
         Bytes = bytes.ToArray();

@@ -108,7 +108,7 @@ public class BlockSizeFilterExtentsTests
     {
         await using NbdBackend chain = Chain(new BitmapPlugin());
         await using NextContext disk = await chain.OpenAsync();
-        var extents = new ExtentList(100, 8192, "test:dirty");
+        var extents = new ExtentList(100, 8192, "x-test:dirty");
         await disk.ExtentsAsync(100, 3000, RequestFlags.None, extents, default);
         Assert.That(extents[0], Is.EqualTo(new Extent(100, 412, (ExtentStatus)1)));
         Assert.That(extents[1], Is.EqualTo(new Extent(512, 8192 - 512, ExtentStatus.Data)));
@@ -123,7 +123,7 @@ public class BlockSizeFilterExtentsTests
         public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken) => new(this);
 
         public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken)
-            => new(new NbdExportInfo { Size = 8192, CanExtents = true, MetaContexts = ["test:dirty"] });
+            => new(new NbdExportInfo { Size = 8192, CanExtents = true, MetaContexts = ["x-test:dirty"] });
 
         public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken) => default;
 

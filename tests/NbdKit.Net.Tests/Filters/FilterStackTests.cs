@@ -54,7 +54,7 @@ public class FilterStackTests
         }
         await using (disk)
         {
-            Assert.That(disk.Info, Is.EqualTo(model.Info with { MetaContexts = disk.Info.MetaContexts }), stack);
+            Assert.That(disk.Info, Is.EqualTo(model.Info with { MetaContexts = disk.Info.MetaContexts, CanReadSparse = disk.Info.CanReadSparse }), stack);
             await new StackHistory(disk, plugin, model, random, stack).RunAsync();
         }
         // A filter may keep what it opened until the end of the chain.
@@ -141,6 +141,7 @@ public class FilterStackTests
             CanCache = (Support)random.Next(3),
             CanMultiConn = Chance(2),
             CanExtents = Chance(),
+            CanReadSparse = (Support)random.Next(3),
         };
     }
 }

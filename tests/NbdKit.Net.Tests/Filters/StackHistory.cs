@@ -55,7 +55,8 @@ internal sealed class StackHistory
     {
         >= 95 => FlushAsync(),
         _ when length == 0 => Task.CompletedTask,
-        < 25 => ReadAsync(offset, length),
+        < 15 => ReadAsync(offset, length),
+        < 25 => ReadSparseAsync(offset, length),
         < 50 => WriteAsync(offset, length, flags),
         < 60 => WriteManyAsync(offset, length, flags),
         < 75 => ZeroAsync(offset, length, flags),
@@ -70,6 +71,19 @@ internal sealed class StackHistory
         buffer.AsSpan().Fill(0xEE);
         await _disk.ReadAsync(buffer, offset, default);
         Check(_model.Bytes(offset, length).SequenceEqual(buffer), "a read returned other bytes");
+    }
+
+    private async Task ReadSparseAsync(long offset, long length)
+    {
+        byte[] buffer = new byte[length];
+        buffer.AsSpan().Fill(0xEE);
+        var extents = new ExtentList(offset, offset + length);
+        await _disk.ReadSparseAsync(buffer, offset, extents, default);
+        foreach (Extent hole in extents.Where(extent => (extent.Status & ExtentStatus.Zero) != 0))
+        {
+            buffer.AsSpan((int)(hole.Offset - offset), (int)hole.Length).Clear();
+        }
+        Check(_model.Bytes(offset, length).SequenceEqual(buffer), "a sparse read returned other bytes");
     }
 
     private async Task WriteAsync(long offset, long length, RequestFlags flags)

@@ -106,7 +106,7 @@ public sealed class ClientPeerTests
     public async Task Holes_of_nbdkits_data_plugin_are_holes_and_are_read_sparsely()
     {
         using var folder = new ScratchDirectory();
-        await using PeerServer server = await PeerServer.NbdkitAsync(folder, "data", "size=1G", "data=@0x100000 1 2 3 @0x20000000 4");
+        await using BackgroundServer server = await BackgroundServer.NbdkitAsync(folder, "data", "size=1G", "data=@0x100000 1 2 3 @0x20000000 4");
         await using NbdClient client = await NbdClient.ConnectAsync(server.Uri);
         var extents = new ExtentList(0, client.Info.Size);
         await client.ExtentsAsync(0, client.Info.Size, RequestFlags.None, extents);
@@ -129,7 +129,7 @@ public sealed class ClientPeerTests
     public async Task Errors_of_nbdkits_error_filter_are_told(string name, NbdError error)
     {
         using var folder = new ScratchDirectory();
-        await using PeerServer server = await PeerServer.NbdkitAsync(
+        await using BackgroundServer server = await BackgroundServer.NbdkitAsync(
             folder, "--filter=error", "memory", "1M", $"error-pwrite={name}", "error-pwrite-rate=100%");
         await using NbdClient client = await NbdClient.ConnectAsync(server.Uri);
 
@@ -144,7 +144,7 @@ public sealed class ClientPeerTests
     public async Task A_slow_request_can_be_given_up_and_the_connection_goes_on()
     {
         using var folder = new ScratchDirectory();
-        await using PeerServer server = await PeerServer.NbdkitAsync(folder, "--filter=delay", "memory", "1M", "delay-read=500ms");
+        await using BackgroundServer server = await BackgroundServer.NbdkitAsync(folder, "--filter=delay", "memory", "1M", "delay-read=500ms");
         await using NbdClient client = await NbdClient.ConnectAsync(server.Uri);
         using var stop = new CancellationTokenSource();
         byte[] buffer = new byte[4096];
@@ -172,7 +172,7 @@ public sealed class ClientPeerTests
         await Peer.OutputAsync("qemu-io", "-f", "qcow2", "-c", "write 0 64k", image);
         await Peer.OutputAsync("qemu-img", "bitmap", "--add", "-f", "qcow2", image, "b0");
         await Peer.OutputAsync("qemu-io", "-f", "qcow2", "-c", "write 1M 64k", image);
-        await using PeerServer server = await PeerServer.QemuNbdAsync(folder, "-f", "qcow2", "-A", "-B", "b0", image);
+        await using BackgroundServer server = await BackgroundServer.QemuNbdAsync(folder, "-f", "qcow2", "-A", "-B", "b0", image);
         var options = new NbdClientOptions { MetaContexts = ["base:allocation", Depth, Dirty] };
         await using NbdClient client = await NbdClient.ConnectAsync(server.Uri, options);
 
@@ -284,13 +284,13 @@ public sealed class ClientPeerTests
         {
             await Peer.OutputAsync("qemu-img", "create", "-f", "qcow2", file, Size.ToString(CultureInfo.InvariantCulture));
         }
-        PeerServer server = kind switch
+        BackgroundServer server = kind switch
         {
-            "nbdkit memory" => await PeerServer.NbdkitAsync(folder, "memory", $"{Size}"),
-            "nbdkit file" => await PeerServer.NbdkitAsync(folder, "file", file),
-            "qemu-nbd raw" => await PeerServer.QemuNbdAsync(folder, "-f", "raw", file),
-            "qemu-nbd qcow2" => await PeerServer.QemuNbdAsync(folder, "-f", "qcow2", "--discard=unmap", file),
-            _ => await PeerServer.NbdServerAsync(folder, file),
+            "nbdkit memory" => await BackgroundServer.NbdkitAsync(folder, "memory", $"{Size}"),
+            "nbdkit file" => await BackgroundServer.NbdkitAsync(folder, "file", file),
+            "qemu-nbd raw" => await BackgroundServer.QemuNbdAsync(folder, "-f", "raw", file),
+            "qemu-nbd qcow2" => await BackgroundServer.QemuNbdAsync(folder, "-f", "qcow2", "--discard=unmap", file),
+            _ => await BackgroundServer.NbdServerAsync(folder, file),
         };
         return (server.Uri, server);
     }

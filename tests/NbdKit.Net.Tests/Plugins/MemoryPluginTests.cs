@@ -24,6 +24,7 @@ public sealed class MemoryPluginTests
             CanCache = Support.Native,
             CanMultiConn = true,
             CanExtents = true,
+            CanReadSparse = Support.Emulate,
             MetaContexts = disk.Info.MetaContexts,
         }));
         Assert.That(chain.ThreadModel, Is.EqualTo(ThreadModel.Parallel));

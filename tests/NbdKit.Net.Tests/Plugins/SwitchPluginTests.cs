@@ -161,7 +161,7 @@ public class SwitchPluginTests
     [Test]
     public async Task A_meta_context_that_clients_were_told_of_must_be_there()
     {
-        NbdExportInfo rich = ModelPlugin.Everything with { MetaContexts = [ExtentList.BaseAllocation, "x:dirty"] };
+        NbdExportInfo rich = ModelPlugin.Everything with { MetaContexts = [ExtentList.BaseAllocation, "x-y:dirty"] };
         var plugin = new SwitchPlugin { Chain = NbdBackend.Compose(Bytes(1, rich)) };
         await using NbdBackend chain = NbdBackend.Compose(plugin);
         await using NextContext disk = await chain.OpenAsync();
@@ -169,7 +169,7 @@ public class SwitchPluginTests
         {
             Assert.That(
                 async () => await plugin.ReplaceAsync(NbdBackend.Compose(Bytes(2, poor))).Soon(),
-                Throws.InvalidOperationException.With.Message.Contains("x:dirty"));
+                Throws.InvalidOperationException.With.Message.Contains("x-y:dirty"));
         }
         await plugin.ReplaceAsync(NbdBackend.Compose(Bytes(2, rich))).Soon();
     }

@@ -10,7 +10,7 @@ public sealed class RequestHeaderTests
     [Test]
     public void Every_field_is_read_from_its_place()
     {
-        Assert.That(RequestHeader.TryRead(Bytes, out RequestHeader header));
+        Assert.That(RequestHeader.TryRead(Bytes, extended: false, out RequestHeader header));
         Assert.That(header.Flags, Is.EqualTo(CommandFlags.Fua | CommandFlags.FastZero));
         Assert.That(header.Type, Is.EqualTo(CommandType.WriteZeroes));
         Assert.That(header.Cookie, Is.EqualTo(0x0102030405060708ul));
@@ -22,7 +22,7 @@ public sealed class RequestHeaderTests
     [Test]
     public void What_follows_the_header_is_not_looked_at()
     {
-        Assert.That(RequestHeader.TryRead([.. Bytes, 0xff, 0xff], out RequestHeader header));
+        Assert.That(RequestHeader.TryRead([.. Bytes, 0xff, 0xff], extended: false, out RequestHeader header));
         Assert.That(header.Length, Is.EqualTo(0x21222324u));
     }
 
@@ -31,7 +31,7 @@ public sealed class RequestHeaderTests
     {
         byte[] bytes = [.. Bytes[..4], .. Enumerable.Repeat((byte)0xff, 24)];
 
-        Assert.That(RequestHeader.TryRead(bytes, out RequestHeader header));
+        Assert.That(RequestHeader.TryRead(bytes, extended: false, out RequestHeader header));
 
         Assert.That((ushort)header.Flags, Is.EqualTo(ushort.MaxValue));
         Assert.That((ushort)header.Type, Is.EqualTo(ushort.MaxValue));
@@ -47,7 +47,24 @@ public sealed class RequestHeaderTests
         {
             byte[] bytes = [.. Bytes];
             bytes[bit / 8] ^= (byte)(1 << (bit % 8));
-            Assert.That(RequestHeader.TryRead(bytes, out _), Is.False, $"bit {bit}");
+            Assert.That(RequestHeader.TryRead(bytes, extended: false, out _), Is.False, $"bit {bit}");
         }
+    }
+
+    [Test]
+    public void An_extended_header_has_a_length_of_64_bits_and_a_magic_of_its_own()
+    {
+        byte[] bytes = Convert.FromHexString(
+            "21e41c71" + "0021" + "0001" + "0102030405060708" + "1112131415161718" + "2122232425262728");
+
+        Assert.That(bytes, Has.Length.EqualTo(RequestHeader.ExtendedSize));
+        Assert.That(RequestHeader.TryRead(bytes, extended: true, out RequestHeader header));
+        Assert.That(header.Flags, Is.EqualTo(CommandFlags.Fua | CommandFlags.PayloadLength));
+        Assert.That(header.Type, Is.EqualTo(CommandType.Write));
+        Assert.That(header.Cookie, Is.EqualTo(0x0102030405060708ul));
+        Assert.That(header.Offset, Is.EqualTo(0x1112131415161718ul));
+        Assert.That(header.Length, Is.EqualTo(0x2122232425262728ul));
+        Assert.That(RequestHeader.TryRead(bytes, extended: false, out _), Is.False);
+        Assert.That(RequestHeader.TryRead([.. Bytes, 0, 0, 0, 0], extended: true, out _), Is.False);
     }
 }

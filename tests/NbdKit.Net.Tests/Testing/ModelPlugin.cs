@@ -151,6 +151,25 @@ internal sealed class ModelPlugin : INbdPlugin, INbdPluginHandle
         Require(Info.CanCache == Support.Native, "cache");
     }
 
+    public async ValueTask ReadSparseAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+    {
+        await ReadAsync(buffer, offset, cancellationToken);
+        Require(Info.CanReadSparse == Support.Native, "sparse read");
+        for (int at = 0; at < buffer.Length && !Chance(20);)
+        {
+            int length = Math.Min(buffer.Length - at, 700);
+            Span<byte> part = buffer.Span.Slice(at, length);
+            bool isHole = !part.ContainsAnyExcept((byte)0);
+            extents.Add(offset + at, length, isHole ? ExtentStatus.Hole | ExtentStatus.Zero : ExtentStatus.Data);
+            if (isHole)
+            {
+                part.Fill(0xA5);
+            }
+            at += length;
+        }
+    }
+
     public async ValueTask ExtentsAsync(
         long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
     {

@@ -1,100 +1,91 @@
-using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using NbdKit.Tool;
 
 namespace NbdKit.Tests.Testing;
 
-/// <summary>A server that others wrote, listening on a Unix socket for one test.</summary>
+/// <summary>
+/// A server that others wrote, which goes into the background when it is ready and is ended by its process id.
+/// </summary>
 internal sealed class PeerServer : IAsyncDisposable
 {
-    private readonly Process _process;
-    private readonly Task<string> _errors;
-    private readonly string? _numberFile;
+    private const int Terminate = 15;
 
-    private PeerServer(Process process, string socket, string export, string? numberFile)
+    private readonly ScratchDirectory _folder;
+
+    private PeerServer(ScratchDirectory folder, int port)
     {
-        _process = process;
-        _errors = process.StandardError.ReadToEndAsync();
-        _numberFile = numberFile;
-        SocketPath = socket;
-        ExportName = export;
+        _folder = folder;
+        Port = port;
     }
 
-    public string SocketPath { get; }
+    /// <summary>The path of the socket, or of where it would be.</summary>
+    public string Socket => _folder["s"];
 
-    public string ExportName { get; }
+    /// <summary>The port, or 0 if it listens on a Unix socket.</summary>
+    public int Port { get; }
 
-    public string Uri => $"nbd+unix:///{System.Uri.EscapeDataString(ExportName)}?socket={SocketPath}";
+    /// <summary>The directory of the certificates, with those of the client.</summary>
+    public string Certificates => _folder["pki"];
 
-    public static Task<PeerServer> NbdkitAsync(ScratchDirectory folder, params string[] arguments)
-        => StartAsync(folder["nbdkit.sock"], "", "nbdkit", ["-f", "--exit-with-parent", "-U", folder["nbdkit.sock"], .. arguments]);
+    /// <summary>Starts nbdkit.</summary>
+    public static Task<PeerServer> NbdkitAsync(SocketKind socket, params string[] arguments)
+        => StartAsync(socket, server => ("nbdkit",
+        [
+            "-P", server._folder["pid"], .. server.Port == 0 ? new[] { "-U", server.Socket } : ["-i", "127.0.0.1", "-p", $"{server.Port}"],
+            .. arguments.Select(a => a.Replace("$PKI", server.Certificates, StringComparison.Ordinal)),
+        ]));
 
-    public static Task<PeerServer> QemuNbdAsync(ScratchDirectory folder, params string[] arguments)
-        => StartAsync(folder["qemu.sock"], "", "qemu-nbd", ["-k", folder["qemu.sock"], "-t", "-e", "8", .. arguments]);
+    /// <summary>Starts qemu-nbd with a disk of 1 MiB.</summary>
+    public static Task<PeerServer> QemuAsync(SocketKind socket, params string[] arguments)
+        => StartAsync(socket, server => ("qemu-nbd",
+        [
+            "--fork", "-t", "-f", "raw", $"--pid-file={server._folder["pid"]}",
+            .. server.Port == 0 ? new[] { "-k", server.Socket } : ["-b", "127.0.0.1", "-p", $"{server.Port}"],
+            .. arguments.Select(a => a.Replace("$PKI", server.Certificates, StringComparison.Ordinal)),
+            server._folder.Write("disk", TestData.Random(1 << 20, 1)),
+        ]));
 
-    public static Task<PeerServer> NbdServerAsync(ScratchDirectory folder, string file)
-    {
-        // It always listens on a port too.
-        using var probe = new Socket(SocketType.Stream, ProtocolType.Tcp);
-        probe.Bind(new IPEndPoint(IPAddress.IPv6Loopback, 0));
-        int port = ((IPEndPoint)probe.LocalEndPoint!).Port;
-        probe.Close();
-        File.WriteAllText(folder["nbd.conf"], $"""
-            [generic]
-                unixsock = {folder["nbd.sock"]}
-                port = {port}
-            [disk]
-                exportname = {file}
-                flush = true
-                fua = true
-                trim = true
-            """);
-        // In the foreground it would serve a single client: it leaves a process in the background, and its number in a file.
-        return StartAsync(
-            folder["nbd.sock"], "disk", "nbd-server", ["-C", folder["nbd.conf"], "-p", folder["nbd.pid"]], folder["nbd.pid"]);
-    }
+    /// <summary>Starts nbd-server with an export "disk" of 1 MiB.</summary>
+    /// <param name="generic">More lines of its general section.</param>
+    public static Task<PeerServer> NbdServerAsync(params string[] generic)
+        => StartAsync(SocketKind.Tcp, server =>
+        {
+            string disk = server._folder.Write("disk", TestData.Random(1 << 20, 1));
+            string[] lines =
+            [
+                "[generic]", "listenaddr = 127.0.0.1", $"port = {server.Port}", "allowlist = true",
+                .. generic.Select(line => line.Replace("$PKI", server.Certificates, StringComparison.Ordinal)),
+                "[disk]", $"exportname = {disk}", "",
+            ];
+            string config = server._folder.Write("config", System.Text.Encoding.UTF8.GetBytes(string.Join('\n', lines)));
+            return ("nbd-server", ["-C", config, "-p", server._folder["pid"]]);
+        });
 
     public async ValueTask DisposeAsync()
     {
-        using Process process = _numberFile is null
-            ? _process
-            : Process.GetProcessById(int.Parse(await File.ReadAllTextAsync(_numberFile), CultureInfo.InvariantCulture));
-        process.Kill(entireProcessTree: true);
-        await process.WaitForExitAsync().WaitAsync(Peer.Deadline);
-        _process.Dispose();
+        int pid = int.Parse((await File.ReadAllTextAsync(_folder["pid"])).Trim(), CultureInfo.InvariantCulture);
+        _ = NativeMethods.SendSignal(pid, Terminate);
+        _folder.Dispose();
     }
 
-    private static async Task<PeerServer> StartAsync(string socket, string export, string program, string[] arguments, string? numberFile = null)
+    private static async Task<PeerServer> StartAsync(
+        SocketKind socket, Func<PeerServer, (string Program, string[] Arguments)> command)
     {
-        Peer.Require(program);
-        string path = new[] { "/usr/bin", "/usr/sbin", "/bin", "/sbin" }
-            .Select(folder => Path.Combine(folder, program)).First(File.Exists);
-        var server = new PeerServer(
-            Process.Start(new ProcessStartInfo(path, arguments) { RedirectStandardError = true })!, socket, export, numberFile);
-        var waited = Stopwatch.StartNew();
-        while (!await IsListeningAsync(socket))
-        {
-            if ((numberFile is null && server._process.HasExited) || waited.Elapsed > Peer.Deadline)
-            {
-                Assert.Fail($"{program} {string.Join(' ', arguments)} does not listen: {await server._errors}");
-            }
-            await Task.Delay(10);
-        }
+        var folder = new ScratchDirectory();
+        var server = new PeerServer(folder, socket == SocketKind.Tcp ? FreePort() : 0);
+        Directory.CreateDirectory(server.Certificates);
+        ServerCertificates.Write(server.Certificates, withClient: true);
+        (string program, string[] arguments) = command(server);
+        (await Peer.RunAsync(program, arguments)).Expect(0);
         return server;
     }
 
-    private static async Task<bool> IsListeningAsync(string path)
+    private static int FreePort()
     {
-        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            await socket.ConnectAsync(new UnixDomainSocketEndPoint(path));
-            return true;
-        }
-        catch (SocketException)
-        {
-            return false;
-        }
+        using var listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+        return ((IPEndPoint)listener.LocalEndPoint!).Port;
     }
 }

@@ -44,10 +44,14 @@ internal sealed class ServerFixture : IAsyncDisposable
 
     /// <summary>Connects a client that has entered transmission.</summary>
     public async Task<WireClient> TransmitAsync(
-        string name = "", bool structured = false, bool meta = false, PipePair? pipes = null)
+        string name = "", bool structured = false, bool meta = false, bool extended = false, PipePair? pipes = null)
     {
         WireClient client = await HaggleAsync(pipes: pipes);
-        if (structured || meta)
+        if (extended)
+        {
+            await client.ExtendedAsync();
+        }
+        else if (structured || meta)
         {
             await client.StructuredAsync();
         }

@@ -16,6 +16,23 @@ internal sealed class TestHandle(TestPlugin plugin, TestExport export) : INbdPlu
         buffer.Span[known.Length..].Clear();
     }
 
+    // Holes are left as they are: the buffer is poisoned, so that one that is sent shows.
+    public async ValueTask ReadSparseAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+    {
+        PluginCall call = Call(PluginOp.Read, offset, buffer.Length, RequestFlags.None, cancellationToken);
+        await EnterAsync(call with { Buffer = buffer });
+        Known(offset, buffer.Length).CopyTo(buffer.Span);
+        if (export.Extents is not null)
+        {
+            export.Extents(call, extents);
+            foreach (Extent extent in extents.Where(e => (e.Status & ExtentStatus.Zero) != 0))
+            {
+                buffer.Span.Slice((int)(extent.Offset - offset), (int)extent.Length).Fill(0xa5);
+            }
+        }
+    }
+
     public async ValueTask WriteAsync(
         ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
     {

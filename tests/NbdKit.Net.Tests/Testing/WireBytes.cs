@@ -15,6 +15,10 @@ internal sealed class WireBytes
         ushort command, ulong cookie, ulong offset, uint length, ushort flags = 0, uint magic = Magic.Request)
         => new WireBytes().U32(magic).U16(flags).U16(command).U64(cookie).U64(offset).U32(length).ToArray();
 
+    public static byte[] ExtendedRequest(
+        ushort command, ulong cookie, ulong offset, ulong length, ushort flags = 0, uint magic = Magic.ExtendedRequest)
+        => new WireBytes().U32(magic).U16(flags).U16(command).U64(cookie).U64(offset).U64(length).ToArray();
+
     /// <summary>The data of NBD_OPT_INFO and NBD_OPT_GO.</summary>
     public static byte[] InfoRequest(ReadOnlySpan<byte> name, params ReadOnlySpan<ushort> infos)
     {

@@ -11,6 +11,9 @@ internal sealed partial class WireClient
     /// <summary>Whether structured replies were negotiated; replies are judged by it.</summary>
     public bool IsStructured { get; set; }
 
+    /// <summary>Whether extended headers were negotiated.</summary>
+    public bool IsExtended { get; set; }
+
     /// <summary>The ids of the meta contexts that were selected last.</summary>
     public IReadOnlyList<uint> ContextIds { get; set; } = [];
 
@@ -137,6 +140,13 @@ internal sealed partial class WireClient
     {
         await ExpectOptAsync(Rep.Ack, Opt.StructuredReply);
         IsStructured = true;
+    }
+
+    /// <summary>Negotiates extended headers.</summary>
+    public async Task ExtendedAsync()
+    {
+        await ExpectOptAsync(Rep.Ack, Opt.ExtendedHeaders);
+        IsExtended = true;
     }
 
     public Task<OptionResult> ListMetaAsync(string name = "", params ReadOnlySpan<string> queries)

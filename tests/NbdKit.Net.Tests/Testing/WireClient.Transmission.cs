@@ -10,19 +10,22 @@ internal sealed partial class WireClient
     /// <summary>Sends a request.</summary>
     /// <returns>What was sent.</returns>
     public async Task<WireCall> SendRequestAsync(
-        ushort command, ulong offset = 0, uint length = 0, ushort flags = 0, byte[]? payload = null, ulong? cookie = null)
+        ushort command, ulong offset = 0, ulong length = 0, ushort flags = 0, byte[]? payload = null, ulong? cookie = null)
     {
         WireCall call = Expect(command, offset, length, flags, cookie);
-        byte[] header = WireBytes.Request(command, call.Cookie, offset, length, flags);
+        byte[] header = IsExtended
+            ? WireBytes.ExtendedRequest(command, call.Cookie, offset, length, flags)
+            : WireBytes.Request(command, call.Cookie, offset, (uint)length, flags);
         await SendAsync(payload is null ? header : [.. header, .. payload]);
         return call;
     }
 
     /// <summary>Notes a request that the test sends by itself, so that its reply can be judged.</summary>
     public WireCall Expect(
-        ushort command, ulong offset = 0, uint length = 0, ushort flags = 0, ulong? cookie = null)
+        ushort command, ulong offset = 0, ulong length = 0, ushort flags = 0, ulong? cookie = null,
+        IReadOnlyList<uint>? contexts = null)
     {
-        var call = new WireCall(command, cookie ?? ++_lastCookie, offset, length, flags);
+        var call = new WireCall(command, cookie ?? ++_lastCookie, offset, length, flags) { Contexts = contexts };
         if (!_sent.TryGetValue(call.Cookie, out Queue<WireCall>? calls))
         {
             _sent.Add(call.Cookie, calls = new Queue<WireCall>());
@@ -33,7 +36,7 @@ internal sealed partial class WireClient
 
     /// <summary>Sends a request and reads the reply to it, which must be the next one.</summary>
     public async Task<WireReply> CallAsync(
-        ushort command, ulong offset = 0, uint length = 0, ushort flags = 0, byte[]? payload = null, ulong? cookie = null)
+        ushort command, ulong offset = 0, ulong length = 0, ushort flags = 0, byte[]? payload = null, ulong? cookie = null)
     {
         WireCall call = await SendRequestAsync(command, offset, length, flags, payload, cookie);
         WireReply reply = await ReadReplyAsync();
@@ -43,7 +46,7 @@ internal sealed partial class WireClient
 
     /// <summary>Sends a request and asserts the error number of its reply.</summary>
     public async Task<WireReply> ExpectCallAsync(
-        uint error, ushort command, ulong offset = 0, uint length = 0, ushort flags = 0, byte[]? payload = null)
+        uint error, ushort command, ulong offset = 0, ulong length = 0, ushort flags = 0, byte[]? payload = null)
     {
         WireReply reply = await CallAsync(command, offset, length, flags, payload);
         Assert.That(reply.Error, Is.EqualTo(error), $"{reply.Call}: {reply.Message}");
@@ -56,7 +59,9 @@ internal sealed partial class WireClient
 
     /// <summary>Writes and asserts that it succeeds.</summary>
     public Task WriteDataAsync(ulong offset, byte[] data, ushort flags = 0)
-        => ExpectCallAsync(WireError.Ok, Cmd.Write, offset, (uint)data.Length, flags, data);
+        => ExpectCallAsync(
+            WireError.Ok, Cmd.Write, offset, (uint)data.Length,
+            IsExtended ? (ushort)(flags | CmdFlag.PayloadLength) : flags, data);
 
     /// <summary>Asserts that the connection is alive and in step: a read is answered with the right bytes.</summary>
     /// <param name="expected">The content of the export, or null if only the grammar counts.</param>
@@ -77,6 +82,15 @@ internal sealed partial class WireClient
         while (true)
         {
             uint magic = U32(await ReadAsync(4));
+            if (IsExtended)
+            {
+                Assert.That(magic, Is.EqualTo(Magic.ExtendedReply), "an extended session has no other replies");
+                if (await ReadExtendedChunkAsync() is { } extended)
+                {
+                    return extended;
+                }
+                continue;
+            }
             if (magic == Magic.SimpleReply)
             {
                 return await ReadSimpleReplyAsync();
@@ -115,10 +129,26 @@ internal sealed partial class WireClient
         ulong cookie = U64(header.AsSpan(4));
         uint length = U32(header.AsSpan(12));
         Assert.That(IsStructured, "a structured reply was not negotiated");
+        return await ReadPayloadAsync(U16(header.AsSpan(2)), flags, cookie, length);
+    }
+
+    private async Task<WireReply?> ReadExtendedChunkAsync()
+    {
+        byte[] header = await ReadAsync(28);
+        ulong cookie = U64(header.AsSpan(4));
+        Assert.That(_sent.ContainsKey(cookie), $"a chunk with the cookie {cookie:x} that waits for no reply");
+        Assert.That(U64(header.AsSpan(12)), Is.EqualTo(_sent[cookie].Peek().Offset), "the offset of the request");
+        ulong length = U64(header.AsSpan(20));
+        Assert.That(length, Is.LessThanOrEqualTo(uint.MaxValue));
+        return await ReadPayloadAsync(U16(header.AsSpan(2)), U16(header), cookie, (uint)length);
+    }
+
+    private async Task<WireReply?> ReadPayloadAsync(ushort type, ushort flags, ulong cookie, uint length)
+    {
         Assert.That(flags & ~1, Is.Zero, "an unknown chunk flag");
         Assert.That(_sent.ContainsKey(cookie), $"a chunk with the cookie {cookie:x} that waits for no reply");
         Assert.That(length, Is.LessThanOrEqualTo((32 << 20) + 8), "a chunk is longer than the largest payload");
-        var chunk = new WireChunk(U16(header.AsSpan(2)), (flags & 1) != 0, await ReadAsync((int)length));
+        var chunk = new WireChunk(type, (flags & 1) != 0, await ReadAsync((int)length));
         if (!_partial.TryGetValue(cookie, out List<WireChunk>? chunks))
         {
             _partial.Add(cookie, chunks = []);
@@ -129,7 +159,7 @@ internal sealed partial class WireClient
             return null;
         }
         _partial.Remove(cookie);
-        return ChunkGrammar.Judge(Take(cookie), chunks, ContextIds);
+        return new ChunkGrammar(Take(cookie), ContextIds, IsExtended).Judge(chunks);
     }
 
     private WireCall Take(ulong cookie)

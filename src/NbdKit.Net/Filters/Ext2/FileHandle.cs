@@ -35,6 +35,7 @@ internal abstract class FileHandle : INbdFilterHandle
             // Parts of a range may be holes, which only this layer knows.
             CanZero = info.CanZero == Support.None ? Support.None : Support.Native,
             CanExtents = true,
+            CanReadSparse = Support.Emulate,
             MetaContexts = [ExtentList.BaseAllocation],
             // All connections to a file use one context of the layer below.
             CanMultiConn = true,

@@ -45,6 +45,10 @@ internal sealed class PartitionHandle : INbdFilterHandle, ILendingFilter
     public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => next.ReadAsync(buffer, offset + _range.Offset, cancellationToken);
 
+    public ValueTask ReadSparseAsync(
+        NextContext next, Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => Window.ReadSparseAsync(next, _range.Offset, buffer, offset, extents, cancellationToken);
+
     public ValueTask WriteAsync(
         NextContext next,
         ReadOnlyMemory<byte> data,

@@ -30,7 +30,9 @@ internal static class CombinedInfo
             CanCache = members.Any(m => m.CanCache != Support.None) ? Support.Native : Support.None,
             CanMultiConn = members.All(m => m.CanMultiConn),
             CanExtents = members.Any(m => m.CanExtents),
+            CanReadSparse = members.Any(m => m.CanReadSparse != Support.None) ? Support.Emulate : Support.None,
             MetaContexts = [.. ContextsOf(members[0]).Where(name => members.All(m => ContextsOf(m).Contains(name)))],
+            WideMetaContexts = [.. members.SelectMany(m => m.WideMetaContexts).Distinct()],
             IsBlocking = members.Any(m => m.IsBlocking),
         };
     }

@@ -2,10 +2,10 @@ using System.Net.Security;
 
 namespace NbdKit.Transports;
 
-/// <summary>An encrypted transport over another one.</summary>
+/// <summary>A client's transport, encrypted, over another one.</summary>
 /// <param name="stream">The encrypted stream, authenticated; it leaves what it is over open.</param>
 /// <param name="inner">What it is over.</param>
-internal sealed class TlsTransport(SslStream stream, Transport inner) : Transport
+internal sealed class ClientTlsTransport(SslStream stream, Transport inner) : Transport
 {
     // How long the peer may take to receive the last bytes.
     private static readonly TimeSpan Farewell = TimeSpan.FromSeconds(1);
