@@ -53,9 +53,14 @@ public sealed partial class NbdClient
                 : null);
             await SubmitStatus(offset, end - offset, one, reply, cancellationToken).ConfigureAwait(false);
             reply.CopyTo(context, offset, Math.Min(_size, extents.End), extents);
-            offset = Math.Max(offset, extents.Covered);
             // After a failure it is not given back: the reply may still be on its way.
             _replies.Return(reply);
+            if (extents.Covered <= offset)
+            {
+                // Beyond the end of the export, where only a client without checks asks, there is nothing to tell.
+                return;
+            }
+            offset = extents.Covered;
         }
         while (!one && offset < end && !extents.IsFull);
     }

@@ -125,7 +125,7 @@ public sealed partial class NbdPlugin : INbdPlugin
 
     /// <summary>Connects, if the connection is to be shared.</summary>
     /// <inheritdoc/>
-    /// <exception cref="NbdClientException">The other server cannot be reached, or refuses.</exception>
+    /// <exception cref="NbdException">The other server cannot be reached, or refuses.</exception>
     public async ValueTask StartAsync(CancellationToken cancellationToken)
     {
         if (Client is not null)

@@ -187,6 +187,21 @@ public sealed class ClientBlockStatusTests
         Assert.That(extents.Covered, Is.EqualTo(599));
     }
 
+    [Test]
+    public async Task Without_checks_a_range_beyond_the_end_is_asked_for_once()
+    {
+        await using var server = new TransmissionServer(
+            TransmissionExport.WithContext with { Options = new NbdClientOptions { Strictness = NbdStrictness.None } });
+        var extents = new ExtentList(1 << 20, 1 << 21);
+        Task asking = server.Client.ExtentsAsync(1 << 20, 64, RequestFlags.None, extents).AsTask();
+        WireRequest request = await server.NextAsync();
+        await server.SendAsync(server.Status(request, Context, (64, 0)));
+
+        await asking.Soon();
+
+        Assert.That(extents, Is.Empty);
+    }
+
     [Test, Property("Rule", "C084")]
     public async Task C084_One_of_several_contexts_is_named_in_a_payload_only_if_the_server_takes_it([Values] bool granted)
     {
