@@ -64,6 +64,6 @@ public sealed partial class NbdHandshake
         IDuplexPipe pipe, NbdClientOptions? options = null, CancellationToken cancellationToken = default)
         => ConnectAsync(ClientTarget.For(pipe, options ?? new NbdClientOptions()), cancellationToken);
 
-    private static async Task<NbdHandshake> ConnectAsync(ClientTarget target, CancellationToken cancellationToken)
+    internal static async Task<NbdHandshake> ConnectAsync(ClientTarget target, CancellationToken cancellationToken)
         => new(await ClientConnector.BeginAsync(target, cancellationToken).ConfigureAwait(false), target.Options);
 }
