@@ -65,5 +65,5 @@ public sealed partial class NbdHandshake
         => ConnectAsync(ClientTarget.For(pipe, options ?? new NbdClientOptions()), cancellationToken);
 
     internal static async Task<NbdHandshake> ConnectAsync(ClientTarget target, CancellationToken cancellationToken)
-        => new(await ClientConnector.BeginAsync(target, cancellationToken).ConfigureAwait(false));
+        => new(await ClientConnector.BeginAsync(target, cancellationToken).ConfigureAwait(false), target.Options);
 }

@@ -21,10 +21,15 @@ namespace NbdKit;
 public sealed partial class NbdHandshake : IAsyncDisposable
 {
     private readonly ClientHandshake _handshake;
+    private readonly NbdClientOptions _options;
     private int _busy;
     private bool _left;
 
-    private NbdHandshake(ClientHandshake handshake) => _handshake = handshake;
+    private NbdHandshake(ClientHandshake handshake, NbdClientOptions options)
+    {
+        _handshake = handshake;
+        _options = options;
+    }
 
     /// <summary>Whether the connection is encrypted.</summary>
     public bool IsTls => _handshake.IsTls;
@@ -104,6 +109,20 @@ public sealed partial class NbdHandshake : IAsyncDisposable
         }
         return OneAtATimeAsync(() => _handshake.ListMetaContextsAsync(exportName, queries ?? [], cancellationToken));
     }
+
+    /// <summary>
+    /// Opens an export over this connection, with the meta contexts that the options name (NBD_OPT_SET_META_CONTEXT, NBD_OPT_GO).
+    /// The connection is the client's then, and the handshake is over; it goes on if the server refuses.
+    /// </summary>
+    /// <param name="exportName">The export; "" for the default export.</param>
+    /// <param name="cancellationToken">Ends the connection.</param>
+    /// <returns>The client, which is the caller's to dispose of.</returns>
+    /// <exception cref="ArgumentException">The name breaks the protocol's rules for strings.</exception>
+    /// <exception cref="NbdClientException">The server refused, or the connection ended.</exception>
+    /// <exception cref="InvalidOperationException">Another call is under way.</exception>
+    /// <exception cref="ObjectDisposedException">The handshake was left.</exception>
+    public async Task<NbdClient> OpenAsync(string exportName, CancellationToken cancellationToken = default)
+        => new(await GoAsync(exportName, cancellationToken).ConfigureAwait(false), _options);
 
     /// <summary>
     /// Leaves in good order (NBD_OPT_ABORT) and closes the connection; cuts it if a call is under way, which fails then. Waits

@@ -69,8 +69,5 @@ public sealed partial record NbdUri
             "tls-psk-file" => throw Wrong("asks for pre-shared keys in tls-psk-file, which are not supported"),
             _ => throw Wrong($"has the parameter {Shown(name)}, which is unknown"),
         };
-
-        // Not more of a URI than a person can read, and nothing of it that is not text.
-        private static string Shown(string name) => Server.LogText.Clean(name);
     }
 }

@@ -28,7 +28,7 @@ public sealed partial record NbdUri
         string scheme = uri[..colon].ToLowerInvariant();
         if (scheme is not ("nbd" or "nbds" or "nbd+unix" or "nbds+unix" or "nbd+vsock" or "nbds+vsock"))
         {
-            throw Wrong($"has the scheme {scheme}, which is not supported");
+            throw Wrong($"has the scheme {Shown(scheme)}, which is not supported");
         }
         string rest = uri[(colon + 1)..];
         if (!rest.StartsWith("//", StringComparison.Ordinal))
@@ -69,7 +69,7 @@ public sealed partial record NbdUri
             string cid = HostAndPort(authority, out uint vsockPort, uint.MaxValue - 1);
             return cid.Length == 0 ? new VsockEndPoint(VsockEndPoint.HostCid, vsockPort)
                 : TryNumber(cid, uint.MaxValue, out uint number) ? new VsockEndPoint(number, vsockPort)
-                : throw Wrong($"has {cid} where the number of a machine belongs");
+                : throw Wrong($"has {Shown(cid)} where the number of a machine belongs");
         }
         string host = HostAndPort(authority, out uint port, ushort.MaxValue);
         if (host.StartsWith('['))
@@ -77,7 +77,7 @@ public sealed partial record NbdUri
             string inner = host[1..^1];
             return inner.Contains(':', StringComparison.Ordinal) && IPAddress.TryParse(Unescape(inner, "address"), out IPAddress? v6)
                 ? new IPEndPoint(v6, (int)port)
-                : throw Wrong($"has {host} where an address of IPv6 belongs");
+                : throw Wrong($"has {Shown(host)} where an address of IPv6 belongs");
         }
         host = Unescape(host, "host");
         return host.Length == 0 ? new DnsEndPoint("localhost", (int)port)
@@ -169,13 +169,13 @@ public sealed partial record NbdUri
     }
 
     /// <summary>Undoes the escaping; strictly, so that two names never become one.</summary>
-    internal static string Unescape(string text, string what)
+    private static string Unescape(string text, string what)
     {
         if (!text.Contains('%', StringComparison.Ordinal))
         {
             return text;
         }
-        byte[] bytes = Encoding.UTF8.GetBytes(text);
+        byte[] bytes = Bytes(text, what);
         int length = 0;
         for (int i = 0; i < bytes.Length; i++)
         {
@@ -204,5 +204,20 @@ public sealed partial record NbdUri
         }
     }
 
-    internal static UriFormatException Wrong(string what) => new($"The NBD URI {what}.");
+    private static byte[] Bytes(string text, string what)
+    {
+        try
+        {
+            return Strict.GetBytes(text);
+        }
+        catch (EncoderFallbackException e)
+        {
+            throw new UriFormatException($"The NBD URI has a {what} that is not valid Unicode.", e);
+        }
+    }
+
+    // Not more of a URI than a person can read, and nothing of it that is not text.
+    private static string Shown(string text) => Server.LogText.Clean(text);
+
+    private static UriFormatException Wrong(string what) => new($"The NBD URI {what}.");
 }

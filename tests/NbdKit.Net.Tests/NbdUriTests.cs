@@ -76,6 +76,8 @@ public sealed class NbdUriTests
     [TestCase("nbd://example.com/%zz", "begins no escape")]
     [TestCase("nbd://example.com/%+4", "begins no escape")]
     [TestCase("nbd://example.com/%ff", "UTF-8")]
+    [TestCase("nbd\u202ex://example.com/", "\\u{202e}")]
+    [TestCase("nbd+vsock://\u202e/", "\\u{202e}")]
     [TestCase("nbd://example.com/%ed%a0%80", "UTF-8")]
     [TestCase("nbd://example.com:0/", "port")]
     [TestCase("nbd://example.com:65536/", "port")]
@@ -114,6 +116,16 @@ public sealed class NbdUriTests
         Assert.That(refused.Message, Does.Contain(why));
         Assert.That(refused.Message.Any(char.IsControl), Is.False);
         Assert.That(NbdUri.TryParse(uri, out _), Is.False);
+    }
+
+    [Test]
+    public void What_is_not_Unicode_is_refused()
+    {
+        // Not as test cases: the name of a test must be Unicode.
+        foreach (string uri in new[] { "nbd://h/\ud800", "nbd://h/%41\ud800", "nbd://\ud800%41/", "nbd+unix:///?socket=%41\ud800" })
+        {
+            Assert.Throws<UriFormatException>(() => NbdUri.Parse(uri));
+        }
     }
 
     [Property("Rule", "C090")]

@@ -41,6 +41,24 @@ public sealed class ClientConnectorTests
     }
 
     [Test]
+    public async Task An_export_is_chosen_and_opened_over_one_connection()
+    {
+        await using InteropServer server = await InteropServer.StartAsync(new TestPlugin(new TestExport("a"), new TestExport("b")));
+        await using NbdHandshake handshake = await NbdHandshake.ConnectAsync(server.UriOf("")).Soon();
+        NbdExport last = (await handshake.ListAsync().Soon())[^1];
+        NbdExportInfo info = await handshake.InfoAsync(last.Name).Soon();
+        Assert.That(
+            Assert.ThrowsAsync<NbdClientException>(() => handshake.OpenAsync("nowhere").Soon())!.Error,
+            Is.EqualTo(NbdClientError.ExportUnknown));
+
+        await using NbdClient client = await handshake.OpenAsync(last.Name).Soon();
+
+        Assert.That((client.ExportName, client.Info.Size), Is.EqualTo(("b", info.Size)));
+        await client.ReadAsync(new byte[512], 0).Soon();
+        Assert.That(server.Server.Connections, Has.Count.EqualTo(1));
+    }
+
+    [Test]
     public void Nobody_at_home_is_said_so([Values("nbd://127.0.0.1:1/", "nbd+unix:///?socket=/nonexistent/s")] string uri)
     {
         NbdClientException failure = Assert.ThrowsAsync<NbdClientException>(() => NbdHandshake.ConnectAsync(uri).Soon())!;
