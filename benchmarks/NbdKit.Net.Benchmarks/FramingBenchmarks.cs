@@ -35,7 +35,7 @@ public class FramingBenchmarks
         ulong sum = 0;
         for (ReadOnlySpan<byte> rest = _batch; rest.Length > 0; rest = rest[RequestHeader.Size..])
         {
-            if (RequestHeader.TryRead(rest, out RequestHeader header))
+            if (RequestHeader.TryRead(rest, extended: false, out RequestHeader header))
             {
                 sum += (ulong)header.Flags + (ulong)header.Type + header.Cookie + header.Offset + header.Length;
             }

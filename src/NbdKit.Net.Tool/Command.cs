@@ -1,3 +1,5 @@
+using NbdKit.Tool.Info;
+
 namespace NbdKit.Tool;
 
 /// <summary>One run of the command, from its arguments to its exit status.</summary>
@@ -11,7 +13,14 @@ internal static class Command
         bool verbose = false;
         try
         {
-            CommandOptions options = CommandLine.Parse(ArgumentFile.Expand(arguments));
+            IReadOnlyList<string> expanded = ArgumentFile.Expand(arguments);
+            if (expanded is [InfoCommand.Verb, ..])
+            {
+                using Stream output = Console.OpenStandardOutput();
+                await InfoCommand.RunAsync([.. expanded.Skip(1)], output).ConfigureAwait(false);
+                return 0;
+            }
+            CommandOptions options = CommandLine.Parse(expanded);
             (name, verbose) = (options.Name, options.Verbose);
             if (options.Mode == CommandMode.Serve)
             {

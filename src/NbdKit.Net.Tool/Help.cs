@@ -41,8 +41,10 @@ internal static class Help
     {
         text.Append("""
             nbdkit-net [OPTION...] PLUGIN [[KEY=]VALUE...]
+            nbdkit-net info [OPTION...] URI
 
             Serves the disk that PLUGIN provides to NBD clients and prints the URI to connect to.
+            With info, shows what another NBD server is: nbdkit-net info --help.
             @FILE on the command line stands for the arguments in FILE, one a line; # begins a comment.
 
             Options:
