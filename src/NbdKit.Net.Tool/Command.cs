@@ -1,3 +1,6 @@
+using NbdKit.Tool.Benching;
+using NbdKit.Tool.Copying;
+
 namespace NbdKit.Tool;
 
 /// <summary>One run of the command, from its arguments to its exit status.</summary>
@@ -11,6 +14,14 @@ internal static class Command
         bool verbose = false;
         try
         {
+            if (arguments is ["copy", ..])
+            {
+                return await CopyCommand.RunAsync(ArgumentFile.Expand(arguments[1..]), new NbdCatalogue()).ConfigureAwait(false);
+            }
+            if (arguments is ["bench", ..])
+            {
+                return await BenchCommand.RunAsync(ArgumentFile.Expand(arguments[1..]), new NbdCatalogue()).ConfigureAwait(false);
+            }
             CommandOptions options = CommandLine.Parse(ArgumentFile.Expand(arguments));
             (name, verbose) = (options.Name, options.Verbose);
             if (options.Mode == CommandMode.Serve)

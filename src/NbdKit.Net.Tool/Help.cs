@@ -41,6 +41,8 @@ internal static class Help
     {
         text.Append("""
             nbdkit-net [OPTION...] PLUGIN [[KEY=]VALUE...]
+            nbdkit-net copy [OPTION...] SRC DST             (nbdkit-net copy --help)
+            nbdkit-net bench [OPTION...] DISK               (nbdkit-net bench --help)
 
             Serves the disk that PLUGIN provides to NBD clients and prints the URI to connect to.
             @FILE on the command line stands for the arguments in FILE, one a line; # begins a comment.
