@@ -118,10 +118,21 @@ public sealed record NbdCopyOptions
 
     /// <summary>
     /// What tells this copy from others for the journal, besides the sizes: the names of the two sides, and what changes when
-    /// they do. A journal of another identity is refused. At most 64 KiB of UTF-8.
+    /// they do. A journal of another identity is refused.
     /// </summary>
-    /// <value>Empty by default.</value>
-    public string JournalIdentity { get; init; } = "";
+    /// <value>Empty by default; at most 16,384 characters.</value>
+    /// <exception cref="ArgumentException">The value is longer.</exception>
+    public string JournalIdentity
+    {
+        get;
+        init
+        {
+            ArgumentNullException.ThrowIfNull(value, nameof(JournalIdentity));
+            field = value.Length <= 16_384
+                ? value
+                : throw new ArgumentException("The identity of a copy has at most 16,384 characters.", nameof(JournalIdentity));
+        }
+    } = "";
 
     /// <summary>After how many copied bytes the destination is flushed and the journal brought up to date.</summary>
     /// <value>1 GiB by default.</value>

@@ -118,6 +118,23 @@ public sealed class NbdCopyErrorTests
     }
 
     [Test]
+    public async Task A_layer_that_answers_cancellation_with_an_error_does_not_hide_it()
+    {
+        using var cancelled = new CancellationTokenSource();
+        await using CopyDisk source = await CopyDisk.OpenAsync(new ModelPlugin(new byte[Block * Blocks])
+        {
+            Before = _ =>
+            {
+                cancelled.Cancel();
+                throw new NbdException(NbdError.Shutdown, "the client left");
+            },
+        });
+        Assert.That(
+            () => NbdCopy.CopyAsync(source.Source, NbdCopyDestination.Null, Options(2), cancelled.Token).Soon(),
+            Throws.InstanceOf<OperationCanceledException>());
+    }
+
+    [Test]
     public async Task What_the_progress_callback_throws_ends_the_copy()
     {
         await using CopyDisk source = await CopyDisk.OpenAsync(new byte[Block * Blocks]);

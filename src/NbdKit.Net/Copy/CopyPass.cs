@@ -10,6 +10,7 @@ internal sealed class CopyPass : IDisposable
     private readonly CancellationTokenSource _stop;
     private readonly CancellationTokenRegistration _abort;
     private readonly ProgressMeter _progress;
+    private readonly CancellationToken _cancellationToken;
     private volatile bool _isOver;
     private ExceptionDispatchInfo? _failure;
 
@@ -24,6 +25,7 @@ internal sealed class CopyPass : IDisposable
         Geometry = geometry;
         Target = target;
         _progress = progress;
+        _cancellationToken = cancellationToken;
         _stop = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         Stop = _stop.Token;
         _abort = Stop.UnsafeRegister(static pass => ((CopyPass)pass!).Gate?.Abort(), this);
@@ -57,7 +59,7 @@ internal sealed class CopyPass : IDisposable
 
     public bool IsStopping => _isOver || Stop.IsCancellationRequested;
 
-    /// <summary>Runs it to its end.</summary>
+    /// <summary>Runs it to its end, which is an early one if the caller's token fires.</summary>
     /// <exception cref="NbdCopyException">The first thing that went wrong.</exception>
     public async ValueTask RunAsync()
     {
@@ -76,9 +78,16 @@ internal sealed class CopyPass : IDisposable
     }
 
     /// <summary>Reads a piece of the source.</summary>
-    public ValueTask ReadAsync(int lane, Memory<byte> buffer, long offset)
+    /// <param name="lane">Whose it is.</param>
+    /// <param name="buffer">The whole buffer of the worker; what follows the piece may be written to.</param>
+    /// <param name="offset">First byte.</param>
+    /// <param name="length">Number of bytes.</param>
+    public ValueTask ReadAsync(int lane, Memory<byte> buffer, long offset, int length)
     {
         NextContext context = _source[lane % _source.Count];
+        // Only what ends with the disk may end in the middle of a block. Copies of less than the whole disk read on.
+        long rest = (offset + length) & (Geometry.Alignment - 1);
+        buffer = buffer[..(rest == 0 ? length : (int)Math.Min(length + Geometry.Alignment - rest, context.Info.Size - offset))];
         return buffer.Length <= Geometry.SourceSlice
             ? context.ReadAsync(buffer, offset, Stop)
             : ReadSlicesAsync(context, buffer, offset);
@@ -101,9 +110,14 @@ internal sealed class CopyPass : IDisposable
         return Checkpoints?.AddAsync(piece, Stop) ?? default;
     }
 
-    /// <summary>Ends the pass with a failure, unless it failed before.</summary>
+    /// <summary>Ends the pass with a failure, unless it failed or was cancelled before.</summary>
     public void Fail(NbdCopyFault fault, in CopyPiece piece, Exception exception)
     {
+        if (_cancellationToken.IsCancellationRequested)
+        {
+            // A layer whose call was cancelled may say so in its own words.
+            return;
+        }
         ExceptionDispatchInfo failure = ExceptionDispatchInfo.Capture(
             exception as NbdCopyException ?? Describe(fault, piece, exception));
         if (Interlocked.CompareExchange(ref _failure, failure, null) is null)

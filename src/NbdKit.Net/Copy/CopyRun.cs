@@ -56,7 +56,7 @@ internal sealed class CopyRun
             BytesWritten = _counters.Written,
             BytesZeroed = _counters.Zeroed,
             BytesResumed = _counters.Resumed,
-            Sha256 = _options.ComputeHash ? _sha256 : null,
+            Sha256 = _options.ComputeHash ? new ReadOnlyMemory<byte>(_sha256) : default(ReadOnlyMemory<byte>?),
             Elapsed = _options.TimeProvider.GetElapsedTime(_start),
         };
     }

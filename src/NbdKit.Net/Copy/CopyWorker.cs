@@ -63,13 +63,12 @@ internal sealed class CopyWorker(CopyPass pass, int lane)
         ReadOnlyMemory<byte> data = default;
         if (piece.Kind is PieceKind.Data or PieceKind.Filled)
         {
-            Memory<byte> memory = buffer.Memory[..(int)piece.Length];
             if (piece.Kind == PieceKind.Data)
             {
-                await pass.ReadAsync(lane, memory, piece.Offset).ConfigureAwait(false);
+                await pass.ReadAsync(lane, buffer.Memory, piece.Offset, (int)piece.Length).ConfigureAwait(false);
             }
             pass.Counters.AddRead(piece.Length);
-            data = memory;
+            data = buffer.Memory[..(int)piece.Length];
         }
         _fault = NbdCopyFault.Destination;
         bool inOrder = pass.Gate is not null && pass.Target.IsOrdered;

@@ -150,8 +150,10 @@ internal sealed class ExtentPlan : CopyPlan
         {
             return [new PlanRun(End, IsZero: false)];
         }
-        var extents = new ExtentList(from, End);
-        long asked = Math.Min(_window, End - from);
+        long size = _source.Info.Size;
+        var extents = new ExtentList(from, size);
+        // Whole blocks, also where less than the whole disk is wanted.
+        long asked = Math.Min(_window, Math.Min(RoundUp(End, _geometry.Alignment), size) - from);
         try
         {
             await _source.ExtentsAsync(from, asked, RequestFlags.None, extents, _cancellationToken)
@@ -173,7 +175,7 @@ internal sealed class ExtentPlan : CopyPlan
     private List<PlanRun> Runs(ExtentList extents, long block)
     {
         long at = extents.Start;
-        long covered = extents.Covered;
+        long covered = Math.Min(extents.Covered, End);
         // What an answer tells of its last block in part is asked for again with the next one.
         long limit = covered == End ? End : covered & -block;
         if (limit <= at)
