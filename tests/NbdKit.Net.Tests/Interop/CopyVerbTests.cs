@@ -36,7 +36,7 @@ public sealed class CopyVerbTests : IDisposable
     public async Task A_chain_is_what_nbdkit_serves_of_the_same_name()
     {
         Peer.Require("nbdkit");
-        await Peer.OutputAsync("nbdcopy", "[", "nbdkit", "--exit-with-parent", "pattern", "10M", "]", _folder["theirs"]);
+        await Peer.OutputAsync("nbdcopy", "--", "[", "nbdkit", "--exit-with-parent", "pattern", "10M", "]", _folder["theirs"]);
         await ShellAsync($"{Tool} copy [ pattern 10M ] {_folder["ours"]}");
         await SameFile.CheckAsync(_folder["ours"], _folder["theirs"]);
     }
