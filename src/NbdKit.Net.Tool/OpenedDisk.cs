@@ -15,7 +15,9 @@ internal sealed class OpenedDisk(NbdBackend backend) : IAsyncDisposable
     {
         await backend.StartAsync(log, cancellationToken).ConfigureAwait(false);
         _contexts.Add(await backend.OpenAsync(exportName, readOnly, cancellationToken).ConfigureAwait(false));
-        for (int i = 1; i < connections && Info.CanMultiConn; i++)
+        // A chain that takes one connection at a time would have the second one wait for the end of the first.
+        bool allowsMore = Info.CanMultiConn && backend.ThreadModel != ThreadModel.SerializeConnections;
+        for (int i = 1; i < connections && allowsMore; i++)
         {
             _contexts.Add(await backend.OpenAsync(exportName, readOnly, cancellationToken).ConfigureAwait(false));
         }

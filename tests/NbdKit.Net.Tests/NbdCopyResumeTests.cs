@@ -147,6 +147,36 @@ public sealed class NbdCopyResumeTests
     }
 
     [Test]
+    public async Task A_flush_that_runs_when_it_is_cancelled_is_waited_for_and_recorded()
+    {
+        byte[] content = TestData.Random(Block * Blocks, 3);
+        using var cancelled = new CancellationTokenSource();
+        await using CopyDisk source = await CopyDisk.OpenAsync(content);
+        var to = new ModelPlugin(new byte[Block * Blocks])
+        {
+            Before = async call =>
+            {
+                if (call == "flush")
+                {
+                    await cancelled.CancelAsync();
+                    await Task.Yield();
+                }
+            },
+        };
+        await using CopyDisk destination = await CopyDisk.OpenAsync(to);
+        NbdCopyOptions options = OneAtATime with { JournalBytes = Block * 6, TimeProvider = new FakeTimeProvider() };
+
+        Assert.That(
+            () => NbdCopy.CopyAsync(source.Source, destination.Destination, options, cancelled.Token).Soon(),
+            Throws.InstanceOf<OperationCanceledException>());
+        Assert.That(to.TakeCalls().Count(call => call == "flush"), Is.EqualTo(1));
+        to.Before = null;
+        NbdCopyResult result = await NbdCopy.CopyAsync(source.Source, destination.Destination, options).Soon();
+
+        Assert.That(result.BytesResumed, Is.EqualTo(Block * 6));
+    }
+
+    [Test]
     public async Task A_failed_flush_makes_nothing_certain()
     {
         byte[] content = TestData.Random(Block * Blocks, 3);

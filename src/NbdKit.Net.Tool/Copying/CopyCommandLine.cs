@@ -101,7 +101,8 @@ internal static class CopyCommandLine
             Destination = toOutput || toNowhere ? null : DiskArgument.Parse(bare[1]),
             ToNowhere = toNowhere,
         };
-        if (options is { Source.Path: { } from, Destination.Path: { } to } && from == to)
+        // The destination would be emptied before it is read.
+        if (options is { Source.Path: { } from, Destination.Path: { } to } && Target(from) == Target(to))
         {
             throw new CommandException($"{options.Source!.Text} is both the source and the destination");
         }
@@ -115,6 +116,8 @@ internal static class CopyCommandLine
         }
         return options.Resume && options.Copy.JournalPath is null ? WithJournal(options) : options;
     }
+
+    private static string Target(string path) => new FileInfo(path).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? path;
 
     private static CopyCommandOptions WithJournal(CopyCommandOptions options)
         => options.Destination!.Path is { } path

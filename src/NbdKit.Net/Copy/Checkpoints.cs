@@ -15,7 +15,7 @@ internal sealed class Checkpoints(CopyJournal journal, ContextTarget target, Nbd
     private volatile bool _flushFailed;
 
     /// <summary>Notes that a piece was written; brings the journal up to date if that is due.</summary>
-    public ValueTask AddAsync(in CopyPiece piece, CancellationToken cancellationToken)
+    public ValueTask AddAsync(in CopyPiece piece, CancellationToken stop)
     {
         if (piece.IsCopied)
         {
@@ -31,7 +31,7 @@ internal sealed class Checkpoints(CopyJournal journal, ContextTarget target, Nbd
                 return default;
             }
         }
-        return Interlocked.Exchange(ref _busy, 1) != 0 ? default : SaveAndLeaveAsync(cancellationToken);
+        return Interlocked.Exchange(ref _busy, 1) != 0 ? default : SaveAndLeaveAsync(stop);
     }
 
     /// <summary>
@@ -44,23 +44,22 @@ internal sealed class Checkpoints(CopyJournal journal, ContextTarget target, Nbd
         {
             return;
         }
-        using var patience = new CancellationTokenSource(LastChance, options.TimeProvider);
         try
         {
-            await SaveAsync(patience.Token).ConfigureAwait(false);
+            await SaveAsync(new CancellationToken(canceled: true)).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is NbdCopyException or OperationCanceledException)
+        catch (NbdCopyException)
         {
             // There is a failure to report already, and this one costs time only.
         }
     }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
-    private async ValueTask SaveAndLeaveAsync(CancellationToken cancellationToken)
+    private async ValueTask SaveAndLeaveAsync(CancellationToken stop)
     {
         try
         {
-            await SaveAsync(cancellationToken).ConfigureAwait(false);
+            await SaveAsync(stop).ConfigureAwait(false);
         }
         finally
         {
@@ -68,7 +67,8 @@ internal sealed class Checkpoints(CopyJournal journal, ContextTarget target, Nbd
         }
     }
 
-    private async ValueTask SaveAsync(CancellationToken cancellationToken)
+    /// <param name="stop">From when it fires on a flush is given a limited time.</param>
+    private async ValueTask SaveAsync(CancellationToken stop)
     {
         // A flush covers what was complete when it began, and nothing else.
         RangeSet covered;
@@ -79,17 +79,13 @@ internal sealed class Checkpoints(CopyJournal journal, ContextTarget target, Nbd
             _pendingBytes = 0;
             _last = options.TimeProvider.GetTimestamp();
         }
+        // A flush that is given up may fail unheard, and the next one succeed although data was lost: so this one is not.
+        using var patience = new CancellationTokenSource(Timeout.InfiniteTimeSpan, options.TimeProvider);
+        using CancellationTokenRegistration stopping = stop.UnsafeRegister(
+            static patience => ((CancellationTokenSource)patience!).CancelAfter(LastChance), patience);
         try
         {
-            await target.FlushAsync(cancellationToken).ConfigureAwait(false);
-        }
-        catch (OperationCanceledException) when (cancellationToken.IsCancellationRequested)
-        {
-            lock (_lock)
-            {
-                _pending.AddAll(covered);
-            }
-            throw;
+            await target.FlushAsync(patience.Token).ConfigureAwait(false);
         }
         catch (Exception e)
         {

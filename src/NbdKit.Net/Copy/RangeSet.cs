@@ -42,16 +42,6 @@ internal sealed class RangeSet
         }
     }
 
-    public void AddAll(RangeSet others)
-    {
-        foreach (CopyRange range in others._ranges)
-        {
-            Add(range.Offset, range.Length);
-        }
-    }
-
-    public void Clear() => _ranges.Clear();
-
     /// <summary>Whether a byte is in the set, and where that changes next (2^63-1 for never).</summary>
     public bool Find(long offset, out long boundary)
     {

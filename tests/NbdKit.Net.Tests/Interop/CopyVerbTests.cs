@@ -61,7 +61,7 @@ public sealed class CopyVerbTests : IDisposable
         string command = string.Join(
             " && ",
             $"{Tool} copy --verify --destination-is-zero {source} $uri",
-            $"nbdcopy $uri {_folder["theirs"]}",
+            $"nbdcopy --request-size=65536 $uri {_folder["theirs"]}",
             $"{Tool} copy $uri {_folder["ours"]}");
         await Peer.OutputAsync("nbdkit", ["--exit-with-parent", "-U", "-", .. chain.Split(' '), "--run", command]);
 

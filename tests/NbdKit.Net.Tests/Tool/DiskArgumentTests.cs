@@ -29,6 +29,15 @@ public sealed class DiskArgumentTests
         Assert.That(disk.Text, Is.EqualTo("[ --filter=offset memory 1M offset=4096 ]"));
     }
 
+    [Test]
+    public async Task A_chain_that_takes_one_connection_at_a_time_is_opened_once()
+    {
+        using var log = new LogFactory(new CommandOptions());
+        DiskArgument disk = DiskArgument.Parse(["[", "--filter=noparallel", "memory", "1M", "serialize=connections"]);
+        await using OpenedDisk opened = await disk.OpenAsync(new NbdCatalogue(), false, 3, log, CancellationToken.None).Soon();
+        Assert.That(opened.Contexts, Has.Count.EqualTo(1));
+    }
+
     [TestCase("[ memory 1M -U - ", "nothing about serving")]
     [TestCase("[ memory 1M --run true", "nothing about serving")]
     [TestCase("[ memory --help", "nothing about serving")]

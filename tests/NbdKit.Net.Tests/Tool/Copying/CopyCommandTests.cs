@@ -92,6 +92,17 @@ public sealed class CopyCommandTests : IDisposable
     }
 
     [Test]
+    public async Task A_link_to_the_source_is_no_destination()
+    {
+        string source = Sparse("source");
+        File.CreateSymbolicLink(_folder["link"], source);
+        (int status, _, string error) = await ToolProcess.RunAsync("copy", source, _folder["link"]);
+        Assert.That(status, Is.EqualTo(1));
+        Assert.That(error, Does.Contain("both"));
+        Assert.That(new FileInfo(source).Length, Is.EqualTo(32 << 20));
+    }
+
+    [Test]
     public async Task A_difference_found_by_the_verification_gives_status_2()
     {
         // Writes are forgotten.
