@@ -117,7 +117,8 @@ internal static class CopyCommandLine
         return options.Resume && options.Copy.JournalPath is null ? WithJournal(options) : options;
     }
 
-    private static string Target(string path) => new FileInfo(path).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? path;
+    private static string Target(string path)
+        => File.Exists(path) ? new FileInfo(path).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? path : path;
 
     private static CopyCommandOptions WithJournal(CopyCommandOptions options)
         => options.Destination!.Path is { } path
