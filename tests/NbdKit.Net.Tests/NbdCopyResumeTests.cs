@@ -92,6 +92,37 @@ public sealed class NbdCopyResumeTests
     }
 
     [Test]
+    public async Task However_often_it_fails_it_comes_to_its_end([Range(1, 12)] int seed)
+    {
+        var random = new Random(seed);
+        byte[] content = SparseData.Random(Block * 50, random, 20_000);
+        byte[] disk = TestData.Random(Block * 50, seed);
+        int runs = 0;
+        for (bool done = false; !done; runs++)
+        {
+            Assert.That(runs, Is.LessThan(200), $"seed {seed}");
+            await using CopyDisk source = await CopyDisk.OpenAsync(
+                new ModelPlugin(content) { Yields = true }, 1, new ErrorFilter { All = new ErrorRule { Rate = 0.1 }, Seed = seed + runs });
+            await using CopyDisk destination = await CopyDisk.OpenAsync(
+                new ModelPlugin(disk) { Yields = true }, 1, new ErrorFilter { All = new ErrorRule { Rate = 0.1 }, Seed = seed - runs });
+            try
+            {
+                await NbdCopy.CopyAsync(
+                    source.Source, destination.Destination, Options with { JournalBytes = Block * (1 + random.Next(9)) }).Soon();
+                done = true;
+            }
+            catch (NbdCopyException e) when (e.Fault is NbdCopyFault.Source or NbdCopyFault.Destination)
+            {
+                Assert.That(File.Exists(_folder["journal"]));
+            }
+            // What was not flushed is lost each time.
+            disk = destination.Plugin.Stable;
+        }
+        Assert.That(runs, Is.GreaterThan(1), $"seed {seed}");
+        Assert.That(disk.AsSpan().SequenceEqual(content), $"seed {seed}");
+    }
+
+    [Test]
     public async Task What_is_resumed_is_read_for_the_hash_but_not_written_again()
     {
         byte[] content = SparseData.Random(Block * Blocks, new Random(4), 9000);
