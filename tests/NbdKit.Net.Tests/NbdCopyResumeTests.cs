@@ -31,7 +31,8 @@ public sealed class NbdCopyResumeTests
     /// what was on stable storage. From each of them the copy must come to its end.
     /// </summary>
     [Test]
-    public async Task Whenever_the_power_fails_the_copy_is_completed_by_the_next_run([Range(1, 4)] int seed)
+    public async Task Whenever_the_power_fails_the_copy_is_completed_by_the_next_run(
+        [Range(1, 4)] int seed, [Values(1, 3)] int requests)
     {
         byte[] content = SparseData.Random((Block * Blocks) - 100, new Random(seed), 12_000);
         byte[] before = TestData.Random(Block * Blocks, seed);
@@ -48,7 +49,8 @@ public sealed class NbdCopyResumeTests
         await using CopyDisk source = await CopyDisk.OpenAsync(content);
         await using (CopyDisk destination = await CopyDisk.OpenAsync(to))
         {
-            await NbdCopy.CopyAsync(source.Source, destination.Destination, Options).Soon();
+            await NbdCopy.CopyAsync(
+                source.Source, destination.Destination, Options with { MaxRequestsInFlight = requests }).Soon();
         }
         Assert.That(File.Exists(_folder["journal"]), Is.False, "the journal is removed at the end");
         Assert.That(states, Has.Count.GreaterThan(10));
@@ -66,7 +68,8 @@ public sealed class NbdCopyResumeTests
             Assert.That(result.Size, Is.EqualTo(content.Length));
             resumed = Math.Max(resumed, result.BytesResumed);
         }
-        Assert.That(resumed, Is.GreaterThan(Block * Blocks / 3), "later runs have less to do");
+        // With several requests the others may all be written during the first flush.
+        Assert.That(resumed, Is.GreaterThan(requests == 1 ? Block * Blocks / 2 : 0), "later runs have less to do");
     }
 
     [Test]
