@@ -1,5 +1,6 @@
 using NbdKit.Tool.Benching;
 using NbdKit.Tool.Copying;
+using NbdKit.Tool.Info;
 
 namespace NbdKit.Tool;
 
@@ -14,15 +15,21 @@ internal static class Command
         bool verbose = false;
         try
         {
-            if (arguments is ["copy", ..])
+            IReadOnlyList<string> expanded = ArgumentFile.Expand(arguments);
+            switch (expanded.FirstOrDefault())
             {
-                return await CopyCommand.RunAsync(ArgumentFile.Expand(arguments[1..]), new NbdCatalogue()).ConfigureAwait(false);
+                case InfoCommand.Verb:
+                    using (Stream output = Console.OpenStandardOutput())
+                    {
+                        await InfoCommand.RunAsync([.. expanded.Skip(1)], output).ConfigureAwait(false);
+                    }
+                    return 0;
+                case CopyCommand.Verb:
+                    return await CopyCommand.RunAsync([.. expanded.Skip(1)], new NbdCatalogue()).ConfigureAwait(false);
+                case BenchCommand.Verb:
+                    return await BenchCommand.RunAsync([.. expanded.Skip(1)], new NbdCatalogue()).ConfigureAwait(false);
             }
-            if (arguments is ["bench", ..])
-            {
-                return await BenchCommand.RunAsync(ArgumentFile.Expand(arguments[1..]), new NbdCatalogue()).ConfigureAwait(false);
-            }
-            CommandOptions options = CommandLine.Parse(ArgumentFile.Expand(arguments));
+            CommandOptions options = CommandLine.Parse(expanded);
             (name, verbose) = (options.Name, options.Verbose);
             if (options.Mode == CommandMode.Serve)
             {

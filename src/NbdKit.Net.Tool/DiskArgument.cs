@@ -6,8 +6,6 @@ namespace NbdKit.Tool;
 /// </summary>
 internal sealed class DiskArgument
 {
-    private const string ClientPlugin = "nbd";
-
     private static readonly string[] Schemes = ["nbd", "nbds", "nbd+unix", "nbds+unix", "nbd+vsock", "nbds+vsock"];
 
     private DiskArgument(string text, string? path, bool isUri, CommandOptions? chain)
@@ -53,21 +51,14 @@ internal sealed class DiskArgument
     }
 
     /// <summary>Composes the chain that stands for it.</summary>
-    /// <exception cref="CommandException">There is no client for a URI.</exception>
-    /// <exception cref="ArgumentException">The parameters of the chain make no sense.</exception>
+    /// <exception cref="ArgumentException">The URI, or the parameters of the chain, make no sense.</exception>
     public NbdBackend Compose(NbdCatalogue catalogue)
     {
         if (Chain is not null)
         {
             return catalogue.Compose(Chain.Plugin!, Chain.Filters, Chain.Parameters);
         }
-        if (!IsUri)
-        {
-            return catalogue.Compose("file", [], [new("file", Path!)]);
-        }
-        return catalogue.Plugins.Any(p => p.Name == ClientPlugin)
-            ? catalogue.Compose(ClientPlugin, [], [new("uri", Text)])
-            : throw new CommandException($"{Text}: this version has no NBD client; serve it, or name a file");
+        return IsUri ? catalogue.Compose("nbd", [], [new("uri", Text)]) : catalogue.Compose("file", [], [new("file", Path!)]);
     }
 
     /// <summary>Opens it as often as it pays.</summary>

@@ -21,6 +21,7 @@ public sealed class NbdCatalogue
         Add(FilePlugin.Entry);
         Add(MemoryPlugin.Entry);
         Add(MirrorPlugin.Entry);
+        Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(SplitPlugin.Entry);

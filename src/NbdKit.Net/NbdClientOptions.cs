@@ -21,6 +21,12 @@ public sealed record NbdClientOptions
     /// </summary>
     public SslClientAuthenticationOptions? TlsAuthentication { get; init; }
 
+    /// <summary>
+    /// Whether a URI may name local files: the directory of certificates in <see cref="NbdUri.TlsCertificates"/>. False by
+    /// default; true only for URIs that come from whoever runs the program.
+    /// </summary>
+    public bool AllowLocalFilesInUris { get; init; }
+
     /// <summary>Whether to ask for structured replies. True by default.</summary>
     public bool RequestStructuredReplies { get; init; } = true;
 

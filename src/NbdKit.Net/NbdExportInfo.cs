@@ -111,6 +111,12 @@ public sealed record NbdExportInfo
     public bool CanMultiConn { get; init; }
 
     /// <summary>
+    /// Whether a read may ask not to be answered in fragments (NBD_CMD_FLAG_DF). What a client learned of its server; a layer
+    /// need not say it, because the server offers it by itself. False by default.
+    /// </summary>
+    public bool CanDf { get; init; }
+
+    /// <summary>
     /// Whether the layer knows its extents. False by default: clients are told that all is data.
     /// </summary>
     public bool CanExtents { get; init; }

@@ -42,8 +42,11 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>The endpoints that the server listens on, with ports resolved. Empty before the start.</summary>
     public IReadOnlyList<EndPoint> EndPoints => [.. _listeners.Select(l => l.EndPoint)];
 
-    /// <summary>The NBD URI of each endpoint. Empty before the start.</summary>
-    public IReadOnlyList<Uri> Uris => [.. _listeners.Select(l => NbdUri.For(l.EndPoint, _core.Options.ExportName))];
+    /// <summary>
+    /// The NBD URI of each endpoint, but for a vsock with a port above 65,535, which <see cref="Uri"/> cannot hold. Empty before
+    /// the start.
+    /// </summary>
+    public IReadOnlyList<Uri> Uris => [.. _listeners.Where(l => NbdUri.CanName(l.EndPoint)).Select(l => NbdUri.For(l.EndPoint, _core.Options.ExportName))];
 
     /// <summary>The clients that are connected now.</summary>
     public IReadOnlyCollection<NbdConnection> Connections => _core.Connections;

@@ -79,7 +79,7 @@ internal sealed class LoadConnection
             _gate.Opened.Wait();
             while (true)
             {
-                NbdHandshake.SendAll(_socket, _requests.AsSpan(0, Refill()));
+                LoadHandshake.SendAll(_socket, _requests.AsSpan(0, Refill()));
                 if (_freeCount == _work.Depth)
                 {
                     break;
@@ -87,7 +87,7 @@ internal sealed class LoadConnection
                 Receive();
             }
             RequestEncoding.Write(_requests, CommandType.Disconnect, 0, 0, 0);
-            NbdHandshake.SendAll(_socket, _requests.AsSpan(0, RequestHeader.Size));
+            LoadHandshake.SendAll(_socket, _requests.AsSpan(0, RequestHeader.Size));
         }
         catch (Exception e) when (e is SocketException or IOException or InvalidDataException)
         {

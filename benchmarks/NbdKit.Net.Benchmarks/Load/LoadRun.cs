@@ -48,7 +48,7 @@ internal static class LoadRun
     /// <summary>Writes the whole disk once.</summary>
     public static void WriteWhole(ServerProcess server)
     {
-        (Socket socket, long size) = NbdHandshake.Open(server.EndPoint);
+        (Socket socket, long size) = LoadHandshake.Open(server.EndPoint);
         socket.Dispose();
         Make(server, Work.Fill, size / Work.Fill.BlockSize);
     }
@@ -58,7 +58,7 @@ internal static class LoadRun
         var connections = new LoadConnection[work.Connections];
         for (int i = 0; i < connections.Length; i++)
         {
-            (Socket socket, long size) = NbdHandshake.Open(server.EndPoint);
+            (Socket socket, long size) = LoadHandshake.Open(server.EndPoint);
             connections[i] = new LoadConnection(socket, size, work, i, requests, gate);
         }
         return connections;

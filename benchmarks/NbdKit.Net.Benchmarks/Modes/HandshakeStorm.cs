@@ -30,7 +30,7 @@ internal sealed class HandshakeStorm : IDisposable
             int number;
             while ((number = Interlocked.Increment(ref next)) < count)
             {
-                _connections[number] = NbdHandshake.Open(endPoint).Socket;
+                _connections[number] = LoadHandshake.Open(endPoint).Socket;
                 _finished[number] = Stopwatch.GetTimestamp();
             }
         }

@@ -16,6 +16,7 @@ internal sealed record Mode(string Name, string Help, Func<Settings, string> Mea
         new("scale", "cost of a request over disk sizes, connections and depths", ScaleMode.Run),
         new("connections", "memory of idle connections, handshakes, fairness", ConnectionsMode.Run),
         new("start", "time until the first answered read", StartMode.Run),
+        new("client", "the client of this project beside nbdcopy", ClientMode.Run),
         new("copy", "nbdcopy and qemu-img convert of a half-sparse image", CopyMode.Run),
     ];
 

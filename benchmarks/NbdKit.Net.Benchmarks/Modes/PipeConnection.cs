@@ -18,13 +18,13 @@ internal sealed class PipeConnection
     /// <summary>Enters transmission.</summary>
     public async ValueTask OpenAsync()
     {
-        await SkipAsync(NbdHandshake.GreetingSize);
-        await _toServer.Writer.WriteAsync(NbdHandshake.Go);
+        await SkipAsync(LoadHandshake.GreetingSize);
+        await _toServer.Writer.WriteAsync(LoadHandshake.Go);
         OptionReplyType type;
         do
         {
             ReadResult result = await _toClient.Reader.ReadAtLeastAsync(20);
-            (type, int length) = NbdHandshake.ParseOptionReply(result.Buffer.Slice(0, 20).ToArray());
+            (type, int length) = LoadHandshake.ParseOptionReply(result.Buffer.Slice(0, 20).ToArray());
             _toClient.Reader.AdvanceTo(result.Buffer.GetPosition(20));
             await SkipAsync(length);
         }

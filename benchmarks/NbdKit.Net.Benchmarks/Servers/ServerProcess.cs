@@ -108,13 +108,13 @@ internal sealed class ServerProcess : IDisposable
 
     private void WaitUntilListening(long start)
     {
-        Span<byte> greeting = stackalloc byte[NbdHandshake.GreetingSize];
+        Span<byte> greeting = stackalloc byte[LoadHandshake.GreetingSize];
         while (true)
         {
             try
             {
-                using Socket socket = NbdHandshake.Connect(EndPoint);
-                NbdHandshake.ReceiveExactly(socket, greeting);
+                using Socket socket = LoadHandshake.Connect(EndPoint);
+                LoadHandshake.ReceiveExactly(socket, greeting);
                 return;
             }
             catch (SocketException) when (!_process.HasExited)

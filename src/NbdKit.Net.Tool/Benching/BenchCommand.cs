@@ -5,6 +5,9 @@ namespace NbdKit.Tool.Benching;
 /// <summary>The verb <c>bench</c>.</summary>
 internal static class BenchCommand
 {
+    /// <summary>The first argument that selects it.</summary>
+    public const string Verb = "bench";
+
     /// <summary>Runs it.</summary>
     /// <param name="arguments">The arguments after <c>bench</c>.</param>
     /// <param name="catalogue">The plugins and filters.</param>

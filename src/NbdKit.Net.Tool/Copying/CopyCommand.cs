@@ -5,6 +5,9 @@ namespace NbdKit.Tool.Copying;
 /// <summary>The verb <c>copy</c>.</summary>
 internal static class CopyCommand
 {
+    /// <summary>The first argument that selects it.</summary>
+    public const string Verb = "copy";
+
     private const int Differs = 2;
     private const int Interrupted = 3;
 

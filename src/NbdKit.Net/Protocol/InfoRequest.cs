@@ -18,6 +18,23 @@ internal sealed class InfoRequest
     /// <summary>What is asked for, each type once, in the order asked; unknown types are left out.</summary>
     public IReadOnlyList<InfoType> Types { get; }
 
+    /// <summary>The payload for a name that was checked before.</summary>
+    public static byte[] Payload(string name, params ReadOnlySpan<InfoType> types)
+    {
+        byte[] nameBytes = WireString.Encode(name);
+        byte[] payload = new byte[4 + nameBytes.Length + 2 + (2 * types.Length)];
+        BinaryPrimitives.WriteInt32BigEndian(payload, nameBytes.Length);
+        nameBytes.CopyTo(payload.AsSpan(4));
+        Span<byte> rest = payload.AsSpan(4 + nameBytes.Length);
+        BinaryPrimitives.WriteUInt16BigEndian(rest, (ushort)types.Length);
+        foreach (InfoType type in types)
+        {
+            rest = rest[2..];
+            BinaryPrimitives.WriteUInt16BigEndian(rest, (ushort)type);
+        }
+        return payload;
+    }
+
     /// <summary>Reads the payload; null, and what is wrong with it, if it breaks the rules.</summary>
     public static InfoRequest? Read(ReadOnlySpan<byte> bytes, out string fault)
     {

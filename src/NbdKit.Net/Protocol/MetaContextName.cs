@@ -7,13 +7,19 @@ internal static class MetaContextName
     public static void Check(string name)
     {
         WireString.Check(name, "name of a meta context");
-        int colon = name.IndexOf(':', StringComparison.Ordinal);
-        string space = colon > 0 ? name[..colon] : "";
-        if (space is not ("base" or "nbd-server" or "qemu") && !space.StartsWith("x-", StringComparison.Ordinal))
+        if (!HasNamespace(name))
         {
             throw new ArgumentException(
                 $"'{name}' is no name of a meta context: it must begin with base:, nbd-server:, qemu: or x-NAMESPACE:.");
         }
+    }
+
+    /// <summary>Whether a name begins with a namespace that there is.</summary>
+    public static bool HasNamespace(string name)
+    {
+        int colon = name.IndexOf(':', StringComparison.Ordinal);
+        string space = colon > 0 ? name[..colon] : "";
+        return space is "base" or "nbd-server" or "qemu" || space.StartsWith("x-", StringComparison.Ordinal);
     }
 
     /// <summary>

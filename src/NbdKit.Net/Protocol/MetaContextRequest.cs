@@ -18,6 +18,26 @@ internal sealed class MetaContextRequest
 
     public IReadOnlyList<string> Queries { get; }
 
+    /// <summary>The payload for strings that were checked before.</summary>
+    public static byte[] Payload(string name, IReadOnlyList<string> queries)
+    {
+        byte[][] strings = [WireString.Encode(name), .. queries.Select(WireString.Encode)];
+        byte[] payload = new byte[4 + strings.Sum(s => 4 + s.Length)];
+        Span<byte> rest = payload;
+        for (int i = 0; i < strings.Length; i++)
+        {
+            BinaryPrimitives.WriteInt32BigEndian(rest, strings[i].Length);
+            strings[i].CopyTo(rest[4..]);
+            rest = rest[(4 + strings[i].Length)..];
+            if (i == 0)
+            {
+                BinaryPrimitives.WriteInt32BigEndian(rest, queries.Count);
+                rest = rest[4..];
+            }
+        }
+        return payload;
+    }
+
     /// <summary>Reads the payload; null, and what is wrong with it, if it breaks the rules.</summary>
     public static MetaContextRequest? Read(
         ReadOnlySpan<byte> bytes, int maximumQueries, out string fault, out bool tooMany)

@@ -16,4 +16,15 @@ internal sealed record OptionHeader(OptionType Type, uint Length)
             BinaryPrimitives.ReadUInt32BigEndian(bytes[12..]));
         return BinaryPrimitives.ReadUInt64BigEndian(bytes) == Magic.Option;
     }
+
+    /// <summary>An option whole: its header, then its payload.</summary>
+    public static byte[] Message(OptionType type, ReadOnlySpan<byte> payload)
+    {
+        byte[] message = new byte[Size + payload.Length];
+        BinaryPrimitives.WriteUInt64BigEndian(message, Magic.Option);
+        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(8), (uint)type);
+        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(12), (uint)payload.Length);
+        payload.CopyTo(message.AsSpan(Size));
+        return message;
+    }
 }

@@ -14,4 +14,14 @@ internal static class OptionReply
         BinaryPrimitives.WriteUInt32BigEndian(bytes[12..], (uint)type);
         BinaryPrimitives.WriteUInt32BigEndian(bytes[16..], length);
     }
+
+    /// <summary>Reads a reply's header; false if the magic is wrong. Needs <see cref="Size"/> bytes.</summary>
+    public static bool TryRead(
+        ReadOnlySpan<byte> bytes, out OptionType option, out OptionReplyType type, out uint length)
+    {
+        option = (OptionType)BinaryPrimitives.ReadUInt32BigEndian(bytes[8..]);
+        type = (OptionReplyType)BinaryPrimitives.ReadUInt32BigEndian(bytes[12..]);
+        length = BinaryPrimitives.ReadUInt32BigEndian(bytes[16..]);
+        return BinaryPrimitives.ReadUInt64BigEndian(bytes) == Magic.OptionReply;
+    }
 }

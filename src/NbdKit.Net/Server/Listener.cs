@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using NbdKit.Native;
 
 namespace NbdKit.Server;
 
@@ -15,12 +16,12 @@ internal sealed class Listener : IAsyncDisposable
     private readonly string? _path;
     private Task _accepting = Task.CompletedTask;
 
-    private Listener(ServerCore server, Socket socket, string? path)
+    private Listener(ServerCore server, Socket socket, EndPoint endPoint, string? path)
     {
         _server = server;
         _socket = socket;
         _path = path;
-        EndPoint = socket.LocalEndPoint!;
+        EndPoint = endPoint;
     }
 
     /// <summary>Where clients connect to, with the port resolved.</summary>
@@ -30,7 +31,8 @@ internal sealed class Listener : IAsyncDisposable
     public static Listener Bind(ServerCore server, EndPoint endPoint)
     {
         bool isUnix = endPoint.AddressFamily == AddressFamily.Unix;
-        var socket = new Socket(
+        bool isVsock = endPoint is VsockEndPoint;
+        Socket socket = isVsock ? LinuxVsock.Create() : new Socket(
             endPoint.AddressFamily, SocketType.Stream, isUnix ? ProtocolType.Unspecified : ProtocolType.Tcp);
         try
         {
@@ -39,13 +41,14 @@ internal sealed class Listener : IAsyncDisposable
                 // So that the same port can be bound for IPv4 as well.
                 socket.DualMode = false;
             }
-            if (!isUnix && !OperatingSystem.IsWindows())
+            if (!isUnix && !isVsock && !OperatingSystem.IsWindows())
             {
                 socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.ReuseAddress, true);
             }
             socket.Bind(endPoint);
             socket.Listen(server.Options.Backlog);
-            return new Listener(server, socket, isUnix ? endPoint.ToString() : null);
+            EndPoint bound = isVsock ? LinuxVsock.LocalEndPoint(socket) ?? endPoint : socket.LocalEndPoint!;
+            return new Listener(server, socket, bound, isUnix ? endPoint.ToString() : null);
         }
         catch
         {

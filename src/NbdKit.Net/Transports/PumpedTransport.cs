@@ -31,6 +31,10 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
             ? new ValueTask<int>(ReceiveHere(buffer))
             : ReceiveElsewhereAsync(buffer, cancellationToken);
 
+    public override bool CanReceiveNow => socket.CanReceiveNow;
+
+    public override int ReceiveNow(Span<byte> buffer) => socket.ReceiveNow(buffer);
+
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
         => socket.SendAsync(bytes, cancellationToken);
 

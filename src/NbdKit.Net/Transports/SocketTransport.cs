@@ -30,16 +30,22 @@ internal sealed class SocketTransport : Transport
     private readonly Socket _socket;
     private readonly SocketWatch? _watch;
     private readonly SplicePipes _pipes;
+    private readonly ReadinessPoller? _ownedPoller;
 
-    public SocketTransport(Socket socket, ReadinessPoller poller, SplicePipes pipes)
+    /// <param name="socket">The socket, from now on the transport's.</param>
+    /// <param name="poller">What waits for it.</param>
+    /// <param name="pipes">What lent memory is sent through.</param>
+    /// <param name="ownsPoller">Whether the poller waits for this socket alone, and ends with it.</param>
+    public SocketTransport(Socket socket, ReadinessPoller poller, SplicePipes pipes, bool ownsPoller = false)
     {
+        _ownedPoller = ownsPoller ? poller : null;
         _pipes = pipes;
         _socket = socket;
         if (socket.AddressFamily is AddressFamily.InterNetwork or AddressFamily.InterNetworkV6)
         {
             socket.NoDelay = true;
         }
-        else if (OperatingSystem.IsLinux() && socket.SendBufferSize < UnixSendBuffer)
+        else if (OperatingSystem.IsLinux() && socket.AddressFamily == AddressFamily.Unix && socket.SendBufferSize < UnixSendBuffer)
         {
             socket.SendBufferSize = UnixSendBuffer;
         }
@@ -124,8 +130,9 @@ internal sealed class SocketTransport : Transport
     /// <summary>Receives on the caller's thread, which may block for a while; -1 if nothing came.</summary>
     public int Receive(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: true);
 
-    /// <summary>Receives what is there; -1 if that is nothing.</summary>
-    public int ReceiveNow(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: false);
+    public override bool CanReceiveNow => _watch is not null;
+
+    public override int ReceiveNow(Span<byte> buffer) => LinuxSocket.Receive(_socket.SafeHandle, buffer, wait: false);
 
     public override void StopReceiving()
     {
@@ -178,6 +185,7 @@ internal sealed class SocketTransport : Transport
         }
         _watch?.Close();
         _socket.Dispose();
+        _ownedPoller?.Dispose();
     }
 
     public override void Abort()
@@ -193,6 +201,7 @@ internal sealed class SocketTransport : Transport
         }
         _watch?.Close();
         _socket.Dispose();
+        _ownedPoller?.Dispose();
     }
 
     private async ValueTask WaitForDataByReceivingAsync(CancellationToken cancellationToken)
@@ -295,6 +304,10 @@ internal sealed class SocketTransport : Transport
 
     private static NbdPeer Describe(Socket socket)
     {
+        if (OperatingSystem.IsLinux() && socket.AddressFamily == AddressFamily.Unknown)
+        {
+            return new NbdPeer { EndPoint = LinuxVsock.RemoteEndPoint(socket) };
+        }
         EndPoint? endPoint = socket.RemoteEndPoint;
         // A Unix client rarely binds a name to its own end; thousands of idle ones need not keep an empty one each.
         var peer = new NbdPeer { EndPoint = endPoint is UnixDomainSocketEndPoint && endPoint.ToString() is not { Length: > 0 } ? null : endPoint };

@@ -26,6 +26,12 @@ internal abstract class Transport
     /// </summary>
     public abstract ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken);
 
+    /// <summary>Whether <see cref="ReceiveNow"/> can be used.</summary>
+    public virtual bool CanReceiveNow => false;
+
+    /// <summary>Receives what is there; -1 if that is nothing, 0 when the peer has sent its last byte.</summary>
+    public virtual int ReceiveNow(Span<byte> buffer) => -1;
+
     /// <summary>Sends everything.</summary>
     public abstract ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken);
 

@@ -12,11 +12,6 @@ public sealed class CopyResumeTests
     [Test]
     public async Task A_copy_outlives_its_server()
     {
-        var catalogue = new NbdCatalogue();
-        if (!catalogue.Plugins.Any(p => p.Name == "nbd"))
-        {
-            Assert.Ignore("There is no client in the catalogue.");
-        }
         using var folder = new ScratchDirectory();
         byte[] content = TestData.Random(Size, Seed);
         string disk = folder.WriteHole("disk", Size);
@@ -42,7 +37,7 @@ public sealed class CopyResumeTests
         };
 
         InteropServer first = await InteropServer.StartAsync(new FilePlugin { Path = disk });
-        await using (NbdBackend client = catalogue.Compose("nbd", [], [new("uri", first.Uri)]))
+        await using (NbdBackend client = NbdBackend.Compose(new NbdPlugin { Uri = first.Uri }))
         await using (NextContext destination = await client.OpenAsync())
         {
             Task<NbdCopyResult> copy = NbdCopy.CopyAsync(source.Source, NbdCopyDestination.To(destination), options);
@@ -55,7 +50,7 @@ public sealed class CopyResumeTests
 
         source.Plugin.Before = null;
         await using InteropServer second = await InteropServer.StartAsync(new FilePlugin { Path = disk });
-        await using NbdBackend again = catalogue.Compose("nbd", [], [new("uri", second.Uri)]);
+        await using NbdBackend again = NbdBackend.Compose(new NbdPlugin { Uri = second.Uri });
         await using NextContext rest = await again.OpenAsync();
         NbdCopyResult result = await NbdCopy.CopyAsync(
             source.Source, NbdCopyDestination.To(rest), options with { Verify = true }).Soon();

@@ -112,18 +112,6 @@ public sealed class CopyCommandTests : IDisposable
     }
 
     [Test]
-    public async Task A_server_without_a_client_is_refused_with_a_clear_message()
-    {
-        if (new NbdCatalogue().Plugins.Any(p => p.Name == "nbd"))
-        {
-            Assert.Ignore("There is a client.");
-        }
-        (int status, _, string error) = await ToolProcess.RunAsync("copy", "nbd://localhost", "null:");
-        Assert.That(status, Is.EqualTo(1));
-        Assert.That(error, Does.Contain("no NBD client"));
-    }
-
-    [Test]
     public async Task Interrupted_it_leaves_a_journal_and_goes_on_from_there()
     {
         string[] arguments =

@@ -6,7 +6,7 @@ using NbdKit.Protocol;
 namespace NbdKit.Benchmarks.Load;
 
 /// <summary>The least that a client has to say before its first request, with calls that block.</summary>
-internal static class NbdHandshake
+internal static class LoadHandshake
 {
     public const int GreetingSize = 18;
 

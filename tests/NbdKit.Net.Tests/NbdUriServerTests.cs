@@ -1,10 +1,10 @@
 using System.Net;
 using System.Net.Sockets;
-using NbdKit.Server;
 
-namespace NbdKit.Tests.Server;
+namespace NbdKit.Tests;
 
-public sealed class NbdUriTests
+/// <summary>The URIs that a server tells of itself.</summary>
+public sealed class NbdUriServerTests
 {
     [TestCase("127.0.0.1", 10809, "", "nbd://127.0.0.1/")]
     [TestCase("127.0.0.1", 10810, "", "nbd://127.0.0.1:10810/")]
