@@ -1,3 +1,5 @@
+using NbdKit.Tool.Benching;
+using NbdKit.Tool.Copying;
 using NbdKit.Tool.Info;
 
 namespace NbdKit.Tool;
@@ -14,11 +16,18 @@ internal static class Command
         try
         {
             IReadOnlyList<string> expanded = ArgumentFile.Expand(arguments);
-            if (expanded is [InfoCommand.Verb, ..])
+            switch (expanded.FirstOrDefault())
             {
-                using Stream output = Console.OpenStandardOutput();
-                await InfoCommand.RunAsync([.. expanded.Skip(1)], output).ConfigureAwait(false);
-                return 0;
+                case InfoCommand.Verb:
+                    using (Stream output = Console.OpenStandardOutput())
+                    {
+                        await InfoCommand.RunAsync([.. expanded.Skip(1)], output).ConfigureAwait(false);
+                    }
+                    return 0;
+                case CopyCommand.Verb:
+                    return await CopyCommand.RunAsync([.. expanded.Skip(1)], new NbdCatalogue()).ConfigureAwait(false);
+                case BenchCommand.Verb:
+                    return await BenchCommand.RunAsync([.. expanded.Skip(1)], new NbdCatalogue()).ConfigureAwait(false);
             }
             CommandOptions options = CommandLine.Parse(expanded);
             (name, verbose) = (options.Name, options.Verbose);

@@ -42,9 +42,11 @@ internal static class Help
         text.Append("""
             nbdkit-net [OPTION...] PLUGIN [[KEY=]VALUE...]
             nbdkit-net info [OPTION...] URI
+            nbdkit-net copy [OPTION...] SRC DST
+            nbdkit-net bench [OPTION...] DISK
 
             Serves the disk that PLUGIN provides to NBD clients and prints the URI to connect to.
-            With info, shows what another NBD server is: nbdkit-net info --help.
+            info shows what another NBD server is, copy copies disks, and bench measures one: nbdkit-net copy --help.
             @FILE on the command line stands for the arguments in FILE, one a line; # begins a comment.
 
             Options:
