@@ -17,6 +17,10 @@ public sealed record NbdServerOptions
     /// <summary>Whether everything is served read-only. False by default.</summary>
     public bool ReadOnly { get; init; }
 
+    /// <summary>How connections are encrypted, or null for plain text only.</summary>
+    /// <value>Null by default.</value>
+    public NbdServerTls? Tls { get; init; }
+
     /// <summary>The export name that the server's URIs carry. It is not advertised otherwise. "" by default.</summary>
     public string ExportName { get; init; } = "";
 
@@ -41,7 +45,7 @@ public sealed record NbdServerOptions
     public bool OfferList { get; init; } = true;
 
     /// <summary>
-    /// Time from the first byte to the end of the handshake, without what opening exports takes; then the client is cut off. 10
+    /// Time from the first byte to the end of the handshake, TLS included, without what opening exports takes; then the client is cut off. 10
     /// seconds by default, as in QEMU; <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
     /// </summary>
     public TimeSpan HandshakeTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(10);

@@ -8,13 +8,14 @@ internal static class NbdUri
 {
     private const int DefaultPort = 10809;
 
-    public static Uri For(EndPoint endPoint, string exportName)
+    public static Uri For(EndPoint endPoint, string exportName, bool tls = false)
     {
+        string scheme = tls ? "nbds" : "nbd";
         string name = Uri.EscapeDataString(exportName);
         if (endPoint is not IPEndPoint ip)
         {
             string path = ((UnixDomainSocketEndPoint)endPoint).ToString();
-            return Verbatim($"nbd+unix:///{name}?socket={Uri.EscapeDataString(path).Replace("%2F", "/", StringComparison.Ordinal)}");
+            return Verbatim($"{scheme}+unix:///{name}?socket={Uri.EscapeDataString(path).Replace("%2F", "/", StringComparison.Ordinal)}");
         }
         // A wildcard address is no address to connect to.
         bool any = ip.Address.Equals(IPAddress.Any) || ip.Address.Equals(IPAddress.IPv6Any);
@@ -22,7 +23,7 @@ internal static class NbdUri
             ? "localhost"
             : ip.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{ip.Address}]" : ip.Address.ToString();
         string port = ip.Port == DefaultPort ? "" : $":{ip.Port}";
-        return Verbatim($"nbd://{host}{port}/{name}");
+        return Verbatim($"{scheme}://{host}{port}/{name}");
     }
 
     // An export may be named "." or "..", which would be taken for steps of a path otherwise. All is escaped already.
