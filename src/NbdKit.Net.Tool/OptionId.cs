@@ -31,6 +31,8 @@ internal enum OptionId
     Threads,
     Timeout,
     Tls,
+    TlsCertificates,
+    TlsVerifyPeer,
     Unix,
     Verbose,
     Version,

@@ -77,4 +77,14 @@ internal sealed class TapStream(IDuplexPipe pipe) : Stream
     public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
 
     public override void SetLength(long value) => throw new NotSupportedException();
+
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing)
+        {
+            pipe.Output.Complete();
+            pipe.Input.Complete();
+        }
+        base.Dispose(disposing);
+    }
 }

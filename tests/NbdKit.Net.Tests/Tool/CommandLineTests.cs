@@ -184,8 +184,7 @@ public sealed class CommandLineTests
     [TestCase("--selinux-label=x")]
     [TestCase("-u me"), TestCase("--user=me"), TestCase("-g us"), TestCase("--group us"), TestCase("--swap")]
     [TestCase("-D x=1")]
-    [TestCase("--debug=x"), TestCase("--tls=on"), TestCase("--tls=require"), TestCase("--tls-certificates=/d")]
-    [TestCase("--tls-psk=/f"), TestCase("--tls-verify-peer"), TestCase("--log=syslog")]
+    [TestCase("--debug=x"), TestCase("--tls-psk=/f"), TestCase("--log=syslog")]
     public void Options_that_are_missing_say_so(string option)
         => Assert.That(Failure(option + " memory"), Does.Contain("not supported"));
 
