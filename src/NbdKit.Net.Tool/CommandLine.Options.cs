@@ -25,6 +25,9 @@ internal static partial class CommandLine
             OptionId.MaskHandshake => options with { HandshakeMask = Number(shown, value, long.MaxValue) },
             OptionId.NoStructuredReplies => options with { StructuredReplies = false },
             OptionId.NoMetaContexts => options with { MetaContexts = false },
+            OptionId.Oldstyle => options with { Oldstyle = true },
+            OptionId.Newstyle => options with { Oldstyle = false },
+            OptionId.KeepAlive => options with { KeepAlive = true },
             OptionId.PidFile => options with { PidFile = Path.GetFullPath(NotEmpty(shown, value)) },
             OptionId.PrintUri => options with { PrintUri = true },
             OptionId.ExitWithParent => options with { ExitWithParent = true },
@@ -57,6 +60,10 @@ internal static partial class CommandLine
         if (options.Single && (options.UnixSocket is not null || options.IsTcp || options.Run is not null))
         {
             throw new CommandException("the option -s does not go together with -U, -p, -i and --run");
+        }
+        if (options is { Oldstyle: true, Tls: TlsMode.On or TlsMode.Require })
+        {
+            throw new CommandException("the option -o does not go together with --tls: the oldstyle handshake has no TLS");
         }
         if (options is { TlsVerifyPeer: true, Tls: TlsMode.Off })
         {

@@ -65,6 +65,10 @@ internal sealed record CommandOptions
 
     public TimeSpan? HandshakeTimeout { get; init; }
 
+    public bool Oldstyle { get; init; }
+
+    public bool KeepAlive { get; init; }
+
     /// <summary>What --tls said, or null if it was not given: then TLS is on if there are certificates.</summary>
     public TlsMode? Tls { get; init; }
 

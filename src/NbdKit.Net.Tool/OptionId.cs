@@ -19,6 +19,7 @@ internal enum OptionId
     MaskHandshake,
     Name,
     Newstyle,
+    Oldstyle,
     NoMetaContexts,
     NoStructuredReplies,
     PidFile,

@@ -56,6 +56,8 @@ internal static class Serving
             OfferNoZeroes = (options.HandshakeMask & 2) != 0,
             OfferStructuredReplies = options.StructuredReplies,
             OfferMetaContexts = options.MetaContexts,
+            Oldstyle = options.Oldstyle,
+            KeepAlive = options.KeepAlive ? new NbdKeepAlive() : null,
             HandshakeTimeout = options.HandshakeTimeout ?? defaults.HandshakeTimeout,
             MaxRequestsInFlight = options.Threads ?? defaults.MaxRequestsInFlight,
             LoggerFactory = log,

@@ -16,7 +16,7 @@ internal static class TlsSetup
     /// <exception cref="CommandException">There are no certificates where they are needed, or none that can be used.</exception>
     public static NbdServerTls? Load(CommandOptions options, ILogger log)
     {
-        if (options.Tls == TlsMode.Off)
+        if (options.Tls == TlsMode.Off || options.Oldstyle)
         {
             return null;
         }

@@ -33,7 +33,9 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>Creates a server; nothing happens before <see cref="StartAsync"/>.</summary>
     /// <param name="backend">The chain to serve; see <see cref="NbdBackend"/> for who ends it.</param>
     /// <param name="options">How to serve it; the defaults if null.</param>
-    /// <exception cref="ArgumentException">TLS is required, but fixed newstyle negotiation, which it takes, is not offered.</exception>
+    /// <exception cref="ArgumentException">
+    /// TLS is required, but fixed newstyle negotiation, which it takes, is not offered; or TLS and oldstyle are both asked for.
+    /// </exception>
     public NbdServer(NbdBackend backend, NbdServerOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(backend);
@@ -41,6 +43,10 @@ public sealed class NbdServer : IAsyncDisposable
         {
             throw new ArgumentException(
                 "TLS is required, but fixed newstyle negotiation, which it takes, is not offered.", nameof(options));
+        }
+        if (options is { Tls: not null, Oldstyle: true })
+        {
+            throw new ArgumentException("The oldstyle handshake has no TLS: only one of the two can be asked for.", nameof(options));
         }
         _backend = backend;
         _core = new ServerCore(backend, options ?? new NbdServerOptions(), () => _ = StopAsync(CancellationToken.None));

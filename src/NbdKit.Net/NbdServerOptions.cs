@@ -107,6 +107,17 @@ public sealed record NbdServerOptions
     /// <summary>The extents in one block status reply. 131,072 by default, at most 2^20.</summary>
     public int MaxExtents { get; init => field = Math.Min(AtLeast(value, 1), 1 << 20); } = ExtentList.DefaultMaximumCount;
 
+    /// <summary>
+    /// Whether to speak the oldstyle handshake, which very old clients need, and nothing else: without options, export names,
+    /// structured replies or TLS. The default export is opened as soon as a client connects. False by default; only with
+    /// <see cref="Tls"/> null.
+    /// </summary>
+    public bool Oldstyle { get; init; }
+
+    /// <summary>How idle TCP connections that are accepted on <see cref="EndPoints"/> are probed, or null for not at all.</summary>
+    /// <value>Null by default.</value>
+    public NbdKeepAlive? KeepAlive { get; init; }
+
     /// <summary>The clients that may wait to be accepted on each endpoint. 512 by default.</summary>
     public int Backlog { get; init => field = AtLeast(value, 1); } = 512;
 

@@ -7,7 +7,7 @@ namespace NbdKit.Server;
 /// The handshake phase: greeting, client flags, then "option haggling" until the client enters transmission or leaves.
 /// </summary>
 /// <remarks>
-/// Fixed newstyle only. Every option gets exactly one final reply; a payload is read whole before the option is looked at, so
+/// Newstyle, but for one part. Every option gets exactly one final reply; a payload is read whole before the option is looked at, so
 /// that a refused option never leaves bytes behind. The options are in the other parts of this class.
 /// </remarks>
 internal sealed partial class Handshake
@@ -56,6 +56,10 @@ internal sealed partial class Handshake
 
     private async Task<ExportSession?> NegotiateAsync()
     {
+        if (_options.Oldstyle)
+        {
+            return await OldstyleAsync().ConfigureAwait(false);
+        }
         await GreetAsync().ConfigureAwait(false);
         while (true)
         {

@@ -44,13 +44,14 @@ public sealed class TlsTests : WireTest
         Assert.That((await client.SetMetaAsync("", "base:allocation")).IsAck);
         Assert.That((await client.OptAsync(Opt.List)).IsAck);
         Assert.That((await client.InfoAsync()).IsAck);
-        await client.OptAsync(Opt.ExtendedHeaders);
+        await client.ExpectOptAsync(Rep.Ack, Opt.ExtendedHeaders);
 
         WireClient inside = await client.StartTlsAsync();
         Assert.That((await inside.OptAsync(Opt.List)).IsAck, "the exports can be listed again");
         await inside.GoAsync();
 
-        Assert.That(inside.Flags & TxFlag.SendDf, Is.Zero);
+        Assert.That(server.Plugin.Opened - server.Plugin.Closed, Is.EqualTo(1), "what was opened in plain text was closed");
+        Assert.That(inside.Flags & (TxFlag.SendDf | TxFlag.BlockStatusPayload), Is.Zero);
         Assert.That((await inside.ReadDataAsync(0, 512)).Length, Is.EqualTo(512), "as a simple reply");
         await inside.ExpectCallAsync(WireError.Inval, Cmd.BlockStatus, 0, 512);
         await inside.ExpectAliveAsync(server.Plugin.Data);
@@ -217,6 +218,19 @@ public sealed class TlsTests : WireTest
                     Rep.TlsRequired, option, WireBytes.InfoRequest(System.Text.Encoding.UTF8.GetBytes(name), 0, 1, 2, 3));
                 replies.Add(Convert.ToHexString(reply.Data));
                 await client.ExpectHagglingAsync();
+            }
+            Assert.That(replies.Distinct().Count(), Is.EqualTo(1));
+        }
+        foreach (uint option in new[] { Opt.ListMeta, Opt.SetMeta })
+        {
+            var replies = new List<string>();
+            foreach (string name in new[] { "secret", "absent", "" })
+            {
+                WireClient client = await server.HaggleAsync();
+                await client.StructuredAsync();
+                OptionReply reply = await client.ExpectOptAsync(
+                    Rep.Unknown, option, WireBytes.MetaRequest(System.Text.Encoding.UTF8.GetBytes(name), "base:allocation"));
+                replies.Add(Convert.ToHexString(reply.Data));
             }
             Assert.That(replies.Distinct().Count(), Is.EqualTo(1));
         }
