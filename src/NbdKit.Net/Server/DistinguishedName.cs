@@ -1,4 +1,5 @@
 using System.Formats.Asn1;
+using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using System.Text;
 
@@ -8,7 +9,20 @@ namespace NbdKit.Server;
 /// <remarks>The text that .NET makes has blanks behind its commas, and quotes where the RFC has backslashes.</remarks>
 internal static class DistinguishedName
 {
+    /// <summary>The text; of a name that is none, its bytes.</summary>
     public static string Text(X500DistinguishedName name)
+    {
+        try
+        {
+            return Parts(name);
+        }
+        catch (Exception e) when (e is CryptographicException or AsnContentException)
+        {
+            return "#" + Convert.ToHexStringLower(name.RawData);
+        }
+    }
+
+    private static string Parts(X500DistinguishedName name)
     {
         var text = new StringBuilder();
         foreach (X500RelativeDistinguishedName part in name.EnumerateRelativeDistinguishedNames(reversed: true))
