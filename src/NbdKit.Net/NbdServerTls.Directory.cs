@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
+using NbdKit.Server;
 
 namespace NbdKit;
 
@@ -24,7 +25,7 @@ public sealed partial record NbdServerTls
         string certificatePath = Path.Combine(directory, "server-cert.pem");
         string keyPath = Path.Combine(directory, "server-key.pem");
         X509Certificate2Collection chain = Certificates(certificatePath);
-        string key = File.ReadAllText(keyPath);
+        string key = EcPrivateKey.Normalize(File.ReadAllText(keyPath));
         X509Certificate2Collection authorities = Certificates(Path.Combine(directory, "ca-cert.pem"));
         using X509Certificate2 first = chain[0];
         X509Certificate2 certificate;

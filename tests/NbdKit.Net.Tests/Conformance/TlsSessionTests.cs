@@ -10,7 +10,7 @@ public sealed class TlsSessionTests : WireTest
 {
     private static readonly NbdServerOptions Required = new() { Tls = new NbdServerTls(TestCertificates.Server) };
 
-    [Test]
+    [Test, Property("Threat", "nbd-server 425235a")]
     public async Task A_session_inside_tls_is_the_same_as_in_plain_text()
     {
         int seed = TestContext.CurrentContext.Random.Next();

@@ -53,6 +53,7 @@ public sealed class IpFilterTests
     [TestCase("fe80::1", "all", "fe80::1%3", true)]
     [TestCase("", "fe80::1", "fe80::1%3", false)]
     [TestCase("", "fe80::1", "fe80::2%3", true)]
+    [Property("Threat", "CVE-2013-6410")]
     public async Task An_address_is_judged_by_the_rules(string allow, string deny, string address, bool expected)
     {
         var peer = new NbdPeer { EndPoint = new IPEndPoint(IPAddress.Parse(address), 4711) };
@@ -282,6 +283,7 @@ public sealed class IpFilterTests
     [TestCase("", "all", false)]
     [TestCase("", "8.0.0.0/8", false)]
     [TestCase("all", "", true)]
+    [Property("Threat", "nbdkit 1.40 notes")]
     public async Task A_bare_stream_is_refused_before_the_greeting(string allow, string deny, bool expected)
     {
         await using var server = new NbdServer(NbdBackend.Compose(new TestPlugin(), From(allow, deny)));
