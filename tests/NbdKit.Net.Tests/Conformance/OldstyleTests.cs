@@ -37,7 +37,8 @@ public sealed class OldstyleTests : WireTest
         {
             var options = new NbdServerOptions
             {
-                Oldstyle = true, Tls = new NbdServerTls(TestCertificates.Server) { IsRequired = required },
+                Oldstyle = true,
+                Tls = new NbdServerTls(TestCertificates.Server) { IsRequired = required },
             };
             Assert.That(
                 () => new NbdServer(NbdBackend.Compose(new TestPlugin()), options),
