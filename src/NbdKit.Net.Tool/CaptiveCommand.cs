@@ -17,12 +17,15 @@ internal sealed class CaptiveCommand : IDisposable
     /// <param name="unixSocket">The path of its Unix socket, or null.</param>
     /// <param name="port">Its TCP port, or null.</param>
     /// <param name="exportName">The export name in the URI.</param>
+    /// <param name="tls">Whether it encrypts.</param>
+    /// <param name="certificates">The directory of the certificates, if the command was told, or null.</param>
     /// <exception cref="CommandException">There is no such shell.</exception>
-    public static CaptiveCommand Start(string command, string uri, string? unixSocket, int? port, string exportName)
+    public static CaptiveCommand Start(
+        string command, string uri, string? unixSocket, int? port, string exportName, TlsMode tls, string? certificates)
     {
         var start = new ProcessStartInfo("/bin/sh") { UseShellExecute = false };
         start.ArgumentList.Add("-c");
-        start.ArgumentList.Add(Script(command, uri, unixSocket, port, exportName));
+        start.ArgumentList.Add(Script(command, uri, unixSocket, port, exportName, tls, certificates));
         try
         {
             return new CaptiveCommand(Process.Start(start)!);
@@ -34,7 +37,8 @@ internal sealed class CaptiveCommand : IDisposable
     }
 
     /// <summary>The command behind assignments to the shell variables; they are not exported, as in nbdkit.</summary>
-    public static string Script(string command, string uri, string? unixSocket, int? port, string exportName)
+    public static string Script(
+        string command, string uri, string? unixSocket, int? port, string exportName, TlsMode tls, string? certificates)
     {
         var script = new StringBuilder();
         Assign(script, "uri", uri);
@@ -43,8 +47,8 @@ internal sealed class CaptiveCommand : IDisposable
         Assign(script, "port", port is { } number ? $"{number}" : "");
         Assign(script, "unixsocket", unixSocket ?? "");
         Assign(script, "exportname", exportName);
-        Assign(script, "tls", "0");
-        Assign(script, "tls_certificates", "");
+        Assign(script, "tls", $"{(int)tls}");
+        Assign(script, "tls_certificates", certificates ?? "");
         Assign(script, "tls_psk", "");
         return script.Append(command).ToString();
     }

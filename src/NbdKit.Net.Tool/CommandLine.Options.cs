@@ -25,6 +25,9 @@ internal static partial class CommandLine
             OptionId.MaskHandshake => options with { HandshakeMask = Number(shown, value, long.MaxValue) },
             OptionId.NoStructuredReplies => options with { StructuredReplies = false },
             OptionId.NoMetaContexts => options with { MetaContexts = false },
+            OptionId.Oldstyle => options with { Oldstyle = true },
+            OptionId.Newstyle => options with { Oldstyle = false },
+            OptionId.KeepAlive => options with { KeepAlive = true },
             OptionId.PidFile => options with { PidFile = Path.GetFullPath(NotEmpty(shown, value)) },
             OptionId.PrintUri => options with { PrintUri = true },
             OptionId.ExitWithParent => options with { ExitWithParent = true },
@@ -37,7 +40,9 @@ internal static partial class CommandLine
             OptionId.DumpPlugin => options with { Mode = CommandMode.DumpPlugin },
             OptionId.LongOptions => options with { Mode = CommandMode.LongOptions },
             OptionId.ShortOptions => options with { Mode = CommandMode.ShortOptions },
-            OptionId.Tls => Tls(options, shown, value),
+            OptionId.Tls => options with { Tls = Tls(shown, value) },
+            OptionId.TlsCertificates => options with { TlsCertificates = Path.GetFullPath(NotEmpty(shown, value)) },
+            OptionId.TlsVerifyPeer => options with { TlsVerifyPeer = true },
             OptionId.Unsupported => throw new CommandException($"the option {shown} is not supported ({entry.Help})"),
             _ => options,
         };
@@ -56,15 +61,28 @@ internal static partial class CommandLine
         {
             throw new CommandException("the option -s does not go together with -U, -p, -i and --run");
         }
+        if (options is { Oldstyle: true, Tls: TlsMode.On or TlsMode.Require })
+        {
+            throw new CommandException("the option -o does not go together with --tls: the oldstyle handshake has no TLS");
+        }
+        if (options is { TlsVerifyPeer: true, Tls: TlsMode.Off })
+        {
+            throw new CommandException("the option --tls-verify-peer does not go together with --tls=off");
+        }
+        if (options.Tls == TlsMode.Require && (options.HandshakeMask & 1) == 0)
+        {
+            throw new CommandException("the option --tls=require does not go together with a --mask-handshake without 1");
+        }
         return options.Run is not null && !options.HasTransport
             ? options with { UnixSocket = CommandOptions.PrivateUnixSocket }
             : options;
     }
 
-    private static CommandOptions Tls(CommandOptions options, string shown, string value) => value switch
+    private static TlsMode Tls(string shown, string value) => value switch
     {
-        "off" => options,
-        "on" or "require" => throw new CommandException($"{shown}={value}: TLS is not supported yet; only off is"),
+        "off" => TlsMode.Off,
+        "on" => TlsMode.On,
+        "require" => TlsMode.Require,
         _ => throw new CommandException($"{shown}={value}: the value must be off, on or require"),
     };
 

@@ -65,6 +65,18 @@ internal sealed record CommandOptions
 
     public TimeSpan? HandshakeTimeout { get; init; }
 
+    public bool Oldstyle { get; init; }
+
+    public bool KeepAlive { get; init; }
+
+    /// <summary>What --tls said, or null if it was not given: then TLS is on if there are certificates.</summary>
+    public TlsMode? Tls { get; init; }
+
+    /// <summary>The directory of --tls-certificates, or null to look in the usual places.</summary>
+    public string? TlsCertificates { get; init; }
+
+    public bool TlsVerifyPeer { get; init; }
+
     /// <summary>Whether any option says where to listen.</summary>
     public bool HasTransport => UnixSocket is not null || IsTcp || Single;
 

@@ -35,8 +35,9 @@ internal static class Probing
             name={Command.ProgramName}
             plugins={string.Join(' ', catalogue.Plugins.Select(p => p.Name))}
             runtime={RuntimeInformation.FrameworkDescription}
+            root_tls_certificates_dir={TlsSetup.SystemDirectory}
             selinux=no
-            tls=no
+            tls=yes
             version={version}
             version_major={numbers[0]}
             version_minor={numbers[1]}

@@ -32,7 +32,7 @@ internal static class Serving
             await using ConfiguredAsyncDisposable ending = server.ConfigureAwait(false);
             await StartAsync(server, serverOptions, signals.Stop).ConfigureAwait(false);
             WritePidFile(options.PidFile);
-            return await ServeAsync(server, options, signals).ConfigureAwait(false);
+            return await ServeAsync(server, options, serverOptions.Tls is not null, signals).ConfigureAwait(false);
         }
         catch (OperationCanceledException) when (signals.Stop.IsCancellationRequested)
         {
@@ -51,10 +51,13 @@ internal static class Serving
         {
             ReadOnly = options.ReadOnly,
             ExportName = options.ExportName,
+            Tls = TlsSetup.Load(options, log.CreateLogger(Command.ProgramName)),
             OfferFixedNewstyle = (options.HandshakeMask & 1) != 0,
             OfferNoZeroes = (options.HandshakeMask & 2) != 0,
             OfferStructuredReplies = options.StructuredReplies,
             OfferMetaContexts = options.MetaContexts,
+            Oldstyle = options.Oldstyle,
+            KeepAlive = options.KeepAlive ? new NbdKeepAlive() : null,
             HandshakeTimeout = options.HandshakeTimeout ?? defaults.HandshakeTimeout,
             MaxRequestsInFlight = options.Threads ?? defaults.MaxRequestsInFlight,
             LoggerFactory = log,
@@ -74,7 +77,8 @@ internal static class Serving
         }
     }
 
-    private static async Task<int> ServeAsync(NbdServer server, CommandOptions options, SignalHandling signals)
+    private static async Task<int> ServeAsync(
+        NbdServer server, CommandOptions options, bool isTls, SignalHandling signals)
     {
         if (options.Single)
         {
@@ -84,7 +88,7 @@ internal static class Serving
         var uris = new List<string>();
         foreach (Uri uri in server.Uris)
         {
-            string text = uri.AbsoluteUri;
+            string text = TlsSetup.Uri(uri.AbsoluteUri, options);
             if (!uris.Contains(text))
             {
                 uris.Add(text);
@@ -98,7 +102,7 @@ internal static class Serving
         Task stop = Task.Delay(Timeout.InfiniteTimeSpan, signals.Stop);
         if (options.Run is not null)
         {
-            return await RunCaptiveAsync(server, options, uris[0], signals, stop).ConfigureAwait(false);
+            return await RunCaptiveAsync(server, options, uris[0], isTls, signals, stop).ConfigureAwait(false);
         }
         if (SocketActivation.IsActive(options))
         {
@@ -110,7 +114,7 @@ internal static class Serving
     }
 
     private static async Task<int> RunCaptiveAsync(
-        NbdServer server, CommandOptions options, string uri, SignalHandling signals, Task stop)
+        NbdServer server, CommandOptions options, string uri, bool isTls, SignalHandling signals, Task stop)
     {
         EndPoint endPoint = server.EndPoints[0];
         using var command = CaptiveCommand.Start(
@@ -118,7 +122,9 @@ internal static class Serving
             uri,
             (endPoint as UnixDomainSocketEndPoint)?.ToString(),
             (endPoint as IPEndPoint)?.Port,
-            options.ExportName);
+            options.ExportName,
+            isTls ? options.Tls ?? TlsMode.On : TlsMode.Off,
+            options.TlsCertificates);
         Task<int> end = command.WaitAsync();
         await Task.WhenAny(end, stop, server.Stopped).ConfigureAwait(false);
         if (signals.IsForThisProcess)

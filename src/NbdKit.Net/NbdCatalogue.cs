@@ -33,6 +33,7 @@ public sealed class NbdCatalogue
         Add(ErrorFilter.Entry);
         Add(Ext2Filter.Entry);
         Add(FuaFilter.Entry);
+        Add(IpFilter.Entry);
         Add(LogFilter.Entry);
         Add(MultiConnFilter.Entry);
         Add(NoextentsFilter.Entry);
@@ -48,6 +49,7 @@ public sealed class NbdCatalogue
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
         Add(ScanFilter.Entry);
+        Add(TlsFallbackFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

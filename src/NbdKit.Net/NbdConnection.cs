@@ -1,3 +1,6 @@
+using System.Security.Cryptography.X509Certificates;
+using NbdKit.Server;
+
 namespace NbdKit;
 
 /// <summary>One client of a server: the facts that layers may ask for, and what they may do to it.</summary>
@@ -31,6 +34,23 @@ public sealed class NbdConnection
     public bool IsTls { get; internal set; }
 
     /// <summary>
+    /// The certificate that the client showed, or null: in plain text, and if it showed none. It was found valid as
+    /// <see cref="NbdServerTls"/> describes; over a TLS stream that the host brought along, as the host saw fit.
+    /// </summary>
+    public X509Certificate2? PeerCertificate { get; private set; }
+
+    /// <summary>
+    /// The subject of <see cref="PeerCertificate"/> as RFC 4514 writes it, such as <c>CN=alice,O=Example,C=DE</c>, or null
+    /// (nbdkit's <c>nbdkit_peer_tls_dn</c>).
+    /// </summary>
+    public string? PeerSubject { get; private set; }
+
+    /// <summary>
+    /// The issuer of <see cref="PeerCertificate"/> as RFC 4514 writes it, or null (nbdkit's <c>nbdkit_peer_tls_issuer_dn</c>).
+    /// </summary>
+    public string? PeerIssuer { get; private set; }
+
+    /// <summary>
     /// The name of the export that the client opened last, as it was sent, or null before that
     /// (nbdkit's <c>nbdkit_export_name</c>).
     /// </summary>
@@ -51,6 +71,21 @@ public sealed class NbdConnection
 
     /// <summary>Asks the server to stop in order, without waiting for it (nbdkit's <c>nbdkit_shutdown</c>).</summary>
     public void ShutdownServer() => _shutdownServer();
+
+    /// <summary>From now on the connection is encrypted; nothing that was found out in plain text is known any more.</summary>
+    internal void BecomeEncrypted(X509Certificate? certificate)
+    {
+        Volatile.Write(ref _defaultExports, null);
+        ExportName = null;
+        if (certificate is not null)
+        {
+            // A copy, which outlives the TLS session.
+            PeerCertificate = X509CertificateLoader.LoadCertificate(certificate.GetRawCertData());
+            PeerSubject = DistinguishedName.Text(PeerCertificate.SubjectName);
+            PeerIssuer = DistinguishedName.Text(PeerCertificate.IssuerName);
+        }
+        IsTls = true;
+    }
 
     /// <summary>The default export of a layer, which is asked for once per connection.</summary>
     internal bool TryGetDefaultExport(NbdBackend layer, out string? name)

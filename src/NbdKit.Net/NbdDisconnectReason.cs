@@ -33,6 +33,14 @@ public enum NbdDisconnectReason
     /// <summary>The server stopped.</summary>
     ServerStopped,
 
+    /// <summary>The TLS handshake failed, or there was no certificate for it.</summary>
+    TlsFailed,
+
+    /// <summary>
+    /// The client asked in plain text for what is served over TLS only, and gave the server no way to say so.
+    /// </summary>
+    TlsRequired,
+
     /// <summary>The server itself failed. This is a defect worth a report.</summary>
     Faulted,
 }

@@ -1,5 +1,6 @@
 using System.IO.Pipelines;
 using System.Net;
+using System.Net.Security;
 using System.Net.Sockets;
 using NbdKit.Server;
 using NbdKit.Transports;
@@ -32,9 +33,21 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>Creates a server; nothing happens before <see cref="StartAsync"/>.</summary>
     /// <param name="backend">The chain to serve; see <see cref="NbdBackend"/> for who ends it.</param>
     /// <param name="options">How to serve it; the defaults if null.</param>
+    /// <exception cref="ArgumentException">
+    /// TLS is required, but fixed newstyle negotiation, which it takes, is not offered; or TLS and oldstyle are both asked for.
+    /// </exception>
     public NbdServer(NbdBackend backend, NbdServerOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(backend);
+        if (options is { Tls.IsRequired: true, OfferFixedNewstyle: false })
+        {
+            throw new ArgumentException(
+                "TLS is required, but fixed newstyle negotiation, which it takes, is not offered.", nameof(options));
+        }
+        if (options is { Tls: not null, Oldstyle: true })
+        {
+            throw new ArgumentException("The oldstyle handshake has no TLS: only one of the two can be asked for.", nameof(options));
+        }
         _backend = backend;
         _core = new ServerCore(backend, options ?? new NbdServerOptions(), () => _ = StopAsync(CancellationToken.None));
     }
@@ -43,10 +56,19 @@ public sealed class NbdServer : IAsyncDisposable
     public IReadOnlyList<EndPoint> EndPoints => [.. _listeners.Select(l => l.EndPoint)];
 
     /// <summary>
-    /// The NBD URI of each endpoint, but for a vsock with a port above 65,535, which <see cref="Uri"/> cannot hold. Empty before
-    /// the start.
+    /// The NBD URI of each endpoint, <c>nbds</c> if TLS is required; but for a vsock with a port above 65,535, which
+    /// <see cref="Uri"/> cannot hold. Empty before the start.
     /// </summary>
-    public IReadOnlyList<Uri> Uris => [.. _listeners.Where(l => NbdUri.CanName(l.EndPoint)).Select(l => NbdUri.For(l.EndPoint, _core.Options.ExportName))];
+    public IReadOnlyList<Uri> Uris
+    {
+        get
+        {
+            bool isTls = _core.Options.Tls is { IsRequired: true };
+            return [.. _listeners
+                .Where(listener => NbdUri.CanName(listener.EndPoint))
+                .Select(listener => NbdUri.For(listener.EndPoint, _core.Options.ExportName, isTls))];
+        }
+    }
 
     /// <summary>The clients that are connected now.</summary>
     public IReadOnlyCollection<NbdConnection> Connections => _core.Connections;
@@ -90,11 +112,17 @@ public sealed class NbdServer : IAsyncDisposable
         => ServeAsync(_core.TransportFor(socket), cancellationToken);
 
     /// <summary>Serves one client over a bidirectional stream, which the server disposes of. Starts the server if need be.</summary>
-    /// <param name="stream">The stream.</param>
+    /// <param name="stream">
+    /// The stream. An <see cref="SslStream"/> on which TLS is established counts as an encrypted connection, with the certificate
+    /// of its peer.
+    /// </param>
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
+    /// <exception cref="ArgumentException">It is an <see cref="SslStream"/> without an established TLS session.</exception>
     public Task<NbdDisconnect> ServeAsync(Stream stream, CancellationToken cancellationToken = default)
-        => ServeAsync(new StreamTransport(stream), cancellationToken);
+        => stream is SslStream { IsAuthenticated: false }
+            ? throw new ArgumentException("TLS is not established on this stream yet.", nameof(stream))
+            : ServeAsync(new StreamTransport(stream), cancellationToken);
 
     /// <summary>Serves one client over a pair of pipes, which the server completes. Starts the server if need be.</summary>
     /// <param name="pipe">The pipes.</param>

@@ -17,6 +17,10 @@ public sealed record NbdServerOptions
     /// <summary>Whether everything is served read-only. False by default.</summary>
     public bool ReadOnly { get; init; }
 
+    /// <summary>How connections are encrypted, or null for plain text only.</summary>
+    /// <value>Null by default.</value>
+    public NbdServerTls? Tls { get; init; }
+
     /// <summary>The export name that the server's URIs carry. It is not advertised otherwise. "" by default.</summary>
     public string ExportName { get; init; } = "";
 
@@ -41,7 +45,7 @@ public sealed record NbdServerOptions
     public bool OfferList { get; init; } = true;
 
     /// <summary>
-    /// Time from the first byte to the end of the handshake, without what opening exports takes; then the client is cut off. 10
+    /// Time from the first byte to the end of the handshake, TLS included, without what opening exports takes; then the client is cut off. 10
     /// seconds by default, as in QEMU; <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
     /// </summary>
     public TimeSpan HandshakeTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(10);
@@ -102,6 +106,17 @@ public sealed record NbdServerOptions
 
     /// <summary>The extents in one block status reply. 131,072 by default, at most 2^20.</summary>
     public int MaxExtents { get; init => field = Math.Min(AtLeast(value, 1), 1 << 20); } = ExtentList.DefaultMaximumCount;
+
+    /// <summary>
+    /// Whether to speak the oldstyle handshake, which very old clients need, and nothing else: without options, export names,
+    /// structured replies or TLS. The default export is opened as soon as a client connects. False by default; only with
+    /// <see cref="Tls"/> null.
+    /// </summary>
+    public bool Oldstyle { get; init; }
+
+    /// <summary>How idle TCP connections that are accepted on <see cref="EndPoints"/> are probed, or null for not at all.</summary>
+    /// <value>Null by default.</value>
+    public NbdKeepAlive? KeepAlive { get; init; }
 
     /// <summary>The clients that may wait to be accepted on each endpoint. 512 by default.</summary>
     public int Backlog { get; init => field = AtLeast(value, 1); } = 512;

@@ -9,6 +9,9 @@ internal static class Magic
     /// <summary>"IHAVEOPT": newstyle, and the start of every option of the client.</summary>
     public const ulong Option = 0x49484156454F5054;
 
+    /// <summary>What stands in place of "IHAVEOPT" in the oldstyle handshake.</summary>
+    public const ulong Oldstyle = 0x00420281861253;
+
     public const ulong OptionReply = 0x3e889045565a9;
 
     public const uint Request = 0x25609513;

@@ -6,10 +6,10 @@ namespace NbdKit.Server;
 /// <summary>
 /// One client from its first byte to its last: handshake, then transmission, then the end with exactly one reason.
 /// </summary>
-internal sealed class Connection
+internal sealed partial class Connection
 {
     private readonly ServerCore _server;
-    private readonly Transport _transport;
+    private volatile Transport _transport;
     private readonly CancellationTokenSource _aborted = new();
     private readonly CancellationTokenSource _receiving = new();
     private long _handshakeSince;
@@ -30,6 +30,10 @@ internal sealed class Connection
         SendStall = new StallClock(server.TimeProvider);
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
+        if (transport.Tls is { } tls)
+        {
+            Public.BecomeEncrypted(tls.RemoteCertificate);
+        }
         Input = new InputReader(transport, server.Slabs, ReceiveStall);
         Replies = new ReplyWriter(transport, server.Slabs, server.Loans, Budget, SendStall);
     }
@@ -40,9 +44,9 @@ internal sealed class Connection
 
     public Transport Transport => _transport;
 
-    public InputReader Input { get; }
+    public InputReader Input { get; private set; }
 
-    public ReplyWriter Replies { get; }
+    public ReplyWriter Replies { get; private set; }
 
     public FlowBudget Budget { get; }
 
@@ -94,6 +98,7 @@ internal sealed class Connection
             }
         }
         await CloseTransportAsync().ConfigureAwait(false);
+        (_transport as IDisposable)?.Dispose();
         Input.Close();
         await CancelAborted().ConfigureAwait(false);
         NbdDisconnect end = _end ?? new NbdDisconnect(NbdDisconnectReason.ClientDone, "the client said goodbye");

@@ -50,6 +50,10 @@ internal sealed partial class Handshake
         long sent = 0;
         foreach (NbdExport export in exports)
         {
+            if (!MayBePlain(export.Name))
+            {
+                continue;
+            }
             _replies.Server(OptionType.List, export.Name, export.Description ?? "");
             if (_replies.Pending >= SendThreshold)
             {

@@ -23,6 +23,11 @@ internal sealed partial class Handshake
             throw new ConnectionEndedException(
                 NbdDisconnectReason.ProtocolViolation, "the client sent an export name that is not valid");
         }
+        if (NeedsTls || await NeedsTlsAsync(name).ConfigureAwait(false))
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.TlsRequired, $"the export '{LogText.Clean(name)}' is served over TLS only");
+        }
         NextContext context;
         try
         {

@@ -12,6 +12,12 @@ internal sealed partial class Handshake
     /// <summary>Opens an export to answer an option about it; null if that fails, which is answered.</summary>
     private async ValueTask<NextContext?> OpenToAskAsync(OptionType option, string name)
     {
+        if (await NeedsTlsAsync(name).ConfigureAwait(false))
+        {
+            (OptionReplyType error, string message) = RefusalInPlainText(option);
+            _replies.Error(option, error, message);
+            return null;
+        }
         if (_opened is null || _openedName != name)
         {
             await CloseOpenedAsync().ConfigureAwait(false);

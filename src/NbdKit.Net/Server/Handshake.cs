@@ -7,7 +7,7 @@ namespace NbdKit.Server;
 /// The handshake phase: greeting, client flags, then "option haggling" until the client enters transmission or leaves.
 /// </summary>
 /// <remarks>
-/// Fixed newstyle only. Every option gets exactly one final reply; a payload is read whole before the option is looked at, so
+/// Newstyle, but for one part. Every option gets exactly one final reply; a payload is read whole before the option is looked at, so
 /// that a refused option never leaves bytes behind. The options are in the other parts of this class.
 /// </remarks>
 internal sealed partial class Handshake
@@ -20,8 +20,8 @@ internal sealed partial class Handshake
 
     private readonly Connection _connection;
     private readonly NbdServerOptions _options;
-    private readonly InputReader _input;
-    private readonly OptionReplies _replies;
+    private InputReader _input;
+    private OptionReplies _replies;
     private bool _fixedNewstyle;
     private bool _noZeroes;
     private ReplyForm _form;
@@ -56,6 +56,10 @@ internal sealed partial class Handshake
 
     private async Task<ExportSession?> NegotiateAsync()
     {
+        if (_options.Oldstyle)
+        {
+            return await OldstyleAsync().ConfigureAwait(false);
+        }
         await GreetAsync().ConfigureAwait(false);
         while (true)
         {
@@ -105,6 +109,11 @@ internal sealed partial class Handshake
         }
         _fixedNewstyle = (answer & (uint)HandshakeFlags.FixedNewstyle) != 0;
         _noZeroes = (answer & (uint)HandshakeFlags.NoZeroes) != 0;
+        if (NeedsTls && !_fixedNewstyle)
+        {
+            throw new ConnectionEndedException(
+                NbdDisconnectReason.TlsRequired, "TLS is required, and the client does not know fixed newstyle, which it takes");
+        }
     }
 
     // NBDMAGIC 64, IHAVEOPT 64, handshake flags 16.
@@ -162,7 +171,8 @@ internal sealed partial class Handshake
         {
             ForgetMetaContexts();
         }
-        _replies.Error(option.Type, OptionReplyType.ErrTooBig, "the option is too large");
+        (OptionReplyType error, string message) = TooLarge(option.Type);
+        _replies.Error(option.Type, error, message);
         await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
     }
 
@@ -180,8 +190,13 @@ internal sealed partial class Handshake
         {
             return (OptionReplyType.ErrExtendedHeadersRequired, "extended headers were negotiated, which go beyond structured replies");
         }
+        if (NeedsTls && option != OptionType.StartTls)
+        {
+            return TlsIsRequired;
+        }
         return option switch
         {
+            OptionType.StartTls when _options.Tls is not null || IsEncrypted => null,
             OptionType.List or OptionType.Info or OptionType.Go => null,
             OptionType.StructuredReply when _options.OfferStructuredReplies => null,
             OptionType.ExtendedHeaders when _options.OfferExtendedHeaders => null,
@@ -196,6 +211,9 @@ internal sealed partial class Handshake
         {
             case OptionType.List:
                 await ListAsync(payload).ConfigureAwait(false);
+                return null;
+            case OptionType.StartTls:
+                await StartTlsAsync(payload).ConfigureAwait(false);
                 return null;
             case OptionType.StructuredReply:
                 Agree(option, ReplyForm.Structured, payload);

@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using NbdKit.Buffers;
 using NbdKit.Transports;
 
@@ -9,7 +10,8 @@ namespace NbdKit.Server;
 /// </summary>
 /// <remarks>
 /// Bytes are handed out in place: who keeps them beyond the next call holds the <see cref="Slab"/> they lie in. A connection
-/// that waits for its next message holds no buffer.
+/// that waits for its next message holds no buffer. Every method here may wait for each message: over transports that complete
+/// later that must cost no object.
 /// </remarks>
 internal sealed class InputReader(Transport transport, SlabPool pool, StallClock stall)
 {
@@ -45,6 +47,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
 
     /// <summary>Receives until at least <paramref name="needed"/> bytes are there, of a message that has begun before.</summary>
     /// <exception cref="ConnectionEndedException">The client ended.</exception>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     public async ValueTask FillInsideAsync(int needed, CancellationToken cancellationToken)
     {
         if (!await FillAsync(needed, inside: true, cancellationToken).ConfigureAwait(false))
@@ -54,6 +57,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
     }
 
     /// <summary>Fills a buffer of the caller's: first with what is here, then straight from the client.</summary>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     public async ValueTask ReadExactlyAsync(Memory<byte> buffer, CancellationToken cancellationToken)
     {
         int here = Math.Min(Count, buffer.Length);
@@ -78,6 +82,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
     }
 
     /// <summary>Fills lent memory: first with what is here, then straight from the client.</summary>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     public async ValueTask ReadExactlyAsync(Loan loan, CancellationToken cancellationToken)
     {
         int position = 0;
@@ -129,6 +134,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         }
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<bool> FillAsync(int needed, bool inside, CancellationToken cancellationToken)
     {
         bool running = false;
@@ -217,6 +223,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         _start = _end = 0;
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
     {
         try

@@ -111,10 +111,26 @@ internal sealed class Listener : IAsyncDisposable
         }
     }
 
+    private void KeepAlive(Socket client)
+    {
+        if (_server.Options.KeepAlive is not { } probes
+            || client.AddressFamily is not (AddressFamily.InterNetwork or AddressFamily.InterNetworkV6))
+        {
+            return;
+        }
+        client.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.KeepAlive, true);
+        client.SetSocketOption(
+            SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveTime, (int)Math.Ceiling(probes.Time.TotalSeconds));
+        client.SetSocketOption(
+            SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, (int)Math.Ceiling(probes.Interval.TotalSeconds));
+        client.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveRetryCount, probes.Retries);
+    }
+
     private async Task ServeAsync(Socket client)
     {
         try
         {
+            KeepAlive(client);
             await _server.ServeAsync(_server.TransportFor(client), CancellationToken.None).ConfigureAwait(false);
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)

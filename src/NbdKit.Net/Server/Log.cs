@@ -58,4 +58,13 @@ internal static partial class Log
 
     [LoggerMessage(17, LogLevel.Warning, "{Layer} left a context of {Below} open that it had opened and not attached; it was closed")]
     public static partial void ContextForgotten(ILogger logger, string layer, string below);
+
+    [LoggerMessage(40, LogLevel.Information, "Connection {Id} is encrypted: {Protocol}, {Cipher}, client '{Subject}'")]
+    public static partial void Encrypted(ILogger logger, long id, string protocol, string cipher, string subject);
+
+    [LoggerMessage(41, LogLevel.Warning, "Connection {Id}: TLS failed: {Message}")]
+    public static partial void TlsFailed(ILogger logger, long id, string message, Exception exception);
+
+    [LoggerMessage(42, LogLevel.Warning, "The host {Host} in a rule about clients cannot be found")]
+    public static partial void HostNotFound(ILogger logger, string host, Exception exception);
 }

@@ -84,6 +84,10 @@ internal sealed class OptionReplies(Transport transport, StallClock stall)
 
     public async ValueTask SendAsync(CancellationToken cancellationToken)
     {
+        if (Pending == 0)
+        {
+            return;
+        }
         stall.Progress();
         try
         {

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using NbdKit.Buffers;
 
 namespace NbdKit.Transports;
@@ -99,6 +100,7 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
         return received;
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> ReceiveElsewhereAsync(Memory<byte> buffer, CancellationToken cancellationToken)
     {
         if (_thread is { } thread)

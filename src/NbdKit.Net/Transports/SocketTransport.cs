@@ -310,7 +310,9 @@ internal sealed class SocketTransport : Transport
         }
         EndPoint? endPoint = socket.RemoteEndPoint;
         // A Unix client rarely binds a name to its own end; thousands of idle ones need not keep an empty one each.
-        var peer = new NbdPeer { EndPoint = endPoint is UnixDomainSocketEndPoint && endPoint.ToString() is not { Length: > 0 } ? null : endPoint };
+        // Where it has credentials they tell that it is one.
+        bool isNameless = endPoint is UnixDomainSocketEndPoint && endPoint.ToString() is not { Length: > 0 };
+        var peer = new NbdPeer { EndPoint = isNameless && OperatingSystem.IsLinux() ? null : endPoint };
         if (socket.AddressFamily != AddressFamily.Unix || !OperatingSystem.IsLinux())
         {
             return peer;

@@ -1,8 +1,15 @@
+using System.Net.Security;
+
 namespace NbdKit.Transports;
 
 /// <summary>Any bidirectional stream.</summary>
 internal sealed class StreamTransport(Stream stream) : Transport
 {
+    // How long a client of a TLS stream gets to take the last record.
+    private static readonly TimeSpan Linger = TimeSpan.FromSeconds(1);
+
+    public override SslStream? Tls => stream as SslStream;
+
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
         => stream.ReadAsync(buffer, cancellationToken);
 
@@ -18,7 +25,25 @@ internal sealed class StreamTransport(Stream stream) : Transport
         return flushing.IsCompletedSuccessfully ? default : new ValueTask(flushing);
     }
 
-    public override ValueTask CloseAsync() => stream.DisposeAsync();
+    public override async ValueTask CloseAsync()
+    {
+        try
+        {
+            if (Tls is { IsAuthenticated: true } tls)
+            {
+                // Disposing of it would not tell the client that this is the end.
+                await tls.ShutdownAsync().WaitAsync(Linger, CancellationToken.None).ConfigureAwait(false);
+            }
+        }
+        catch (TimeoutException)
+        {
+            // The client takes nothing any more.
+        }
+        finally
+        {
+            await stream.DisposeAsync().ConfigureAwait(false);
+        }
+    }
 
     public override void Abort() => stream.Dispose();
 

@@ -1,3 +1,4 @@
+using System.Net.Security;
 using NbdKit.Buffers;
 
 namespace NbdKit.Transports;
@@ -7,6 +8,9 @@ internal abstract class Transport
 {
     /// <summary>Who is at the other end.</summary>
     public virtual NbdPeer Peer => NbdPeer.Unknown;
+
+    /// <summary>The TLS that it speaks, or null for plain text.</summary>
+    public virtual SslStream? Tls => null;
 
     /// <summary>Whether the next receive should be made right away, with a buffer at hand.</summary>
     public virtual bool IsBusy => true;

@@ -1,6 +1,5 @@
 using System.Net;
 using System.Net.Sockets;
-using System.Reflection;
 using System.Text;
 using NbdKit.Tests.Testing;
 
@@ -122,12 +121,6 @@ public sealed class GreetingTests : WireTest
 
         await client.ExpectAliveAsync(server.Plugin.Data);
     }
-
-    [Test, Property("Rule", "S015"), Property("Rule", "S016")]
-    public void S015_S016_There_is_no_oldstyle_mode_to_be_configured()
-        => Assert.That(
-            typeof(NbdServerOptions).GetProperties(BindingFlags.Public | BindingFlags.Instance).Select(p => p.Name),
-            Has.None.Contains("Oldstyle").IgnoreCase);
 
     [Test, Property("Rule", "S005")]
     public async Task S005_Nagle_is_off_on_a_socket_that_the_server_is_given()

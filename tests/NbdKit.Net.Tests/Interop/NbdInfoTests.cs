@@ -124,6 +124,18 @@ public sealed class NbdInfoTests
         Assert.That(result.Errors, Does.Contain("No such file or directory"), result.ToString());
     }
 
+    [Test]
+    public async Task The_oldstyle_handshake_is_understood()
+    {
+        await using InteropServer server = await InteropServer.StartAsync(
+            NbdBackend.Compose(new MemoryPlugin { Size = 1 << 20 }), options: new NbdServerOptions { Oldstyle = true });
+
+        JsonNode info = JsonNode.Parse(await Peer.OutputAsync("nbdinfo", "--json", server.Uri))!;
+
+        Assert.That((string?)info["protocol"], Is.EqualTo("oldstyle"));
+        Assert.That((long?)info["exports"]![0]!["export-size"], Is.EqualTo(1 << 20));
+    }
+
     [TestCase(false, true)]
     [TestCase(true, false)]
     public async Task An_old_server_can_be_imitated(bool structured, bool fixedNewstyle)

@@ -43,7 +43,6 @@ public sealed class CommandLineTests
 
     [TestCase("-f"), TestCase("--foreground"), TestCase("--no-fork"), TestCase("-n"), TestCase("--newstyle")]
     [TestCase("--new-style")]
-    [TestCase("--keepalive"), TestCase("--tls=off"), TestCase("--tls off")]
     public void Some_options_change_nothing(string option)
     {
         CommandOptions options = Parse(option + " memory");
@@ -176,18 +175,27 @@ public sealed class CommandLineTests
 
     [TestCase("-U /s -p 1 memory"), TestCase("-U /s -i ::1 memory"), TestCase("-s -U /s memory")]
     [TestCase("-s -p 1 memory")]
-    [TestCase("-s --run true memory")]
+    [TestCase("-s --run true memory"), TestCase("-o --tls=require memory"), TestCase("-o --tls=on memory")]
     public void Contradictions_are_refused(string arguments)
         => Assert.That(Failure(arguments), Does.Contain("does not go together"));
 
-    [TestCase("-o"), TestCase("--oldstyle"), TestCase("--old-style"), TestCase("--vsock")]
+    [TestCase("--vsock")]
     [TestCase("--selinux-label=x")]
     [TestCase("-u me"), TestCase("--user=me"), TestCase("-g us"), TestCase("--group us"), TestCase("--swap")]
     [TestCase("-D x=1")]
-    [TestCase("--debug=x"), TestCase("--tls=on"), TestCase("--tls=require"), TestCase("--tls-certificates=/d")]
-    [TestCase("--tls-psk=/f"), TestCase("--tls-verify-peer"), TestCase("--log=syslog")]
+    [TestCase("--debug=x"), TestCase("--tls-psk=/f"), TestCase("--log=syslog")]
     public void Options_that_are_missing_say_so(string option)
         => Assert.That(Failure(option + " memory"), Does.Contain("not supported"));
+
+    [TestCase("-o"), TestCase("--oldstyle"), TestCase("--old-style")]
+    public void Oldstyle_is_asked_for(string option) => Assert.That(Parse(option + " memory").Oldstyle);
+
+    [Test]
+    public void Keepalive_is_asked_for() => Assert.That(Parse("--keepalive memory").KeepAlive);
+
+    [TestCase("--tls=off", 0), TestCase("--tls off", 0), TestCase("--tls=on", 1), TestCase("--tls=require", 2)]
+    public void Tls_is_told_in_a_word(string option, int expected)
+        => Assert.That((int?)Parse(option + " memory").Tls, Is.EqualTo(expected));
 
     [Test]
     public void Tls_takes_three_words()

@@ -48,7 +48,7 @@ public sealed class CommandProbingTests
             Does.Contain("--mask-handshake\n").And.Not.Contain("--vsock"));
         Assert.That(
             (await ToolProcess.RunAsync("--short-options")).Output,
-            Does.Contain("-U\n").And.Not.Contain("-o\n"));
+            Does.Contain("-U\n").And.Not.Contain("-D\n"));
     }
 
     [TestCase("nbdkit-net: Unknown parameter 'sise'.*size", "memory", "sise=1M")]

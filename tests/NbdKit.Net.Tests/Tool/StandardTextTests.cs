@@ -12,15 +12,15 @@ public sealed class StandardTextTests
     [Test]
     public void The_variables_of_a_captive_command_are_quoted()
         => Assert.That(
-            CaptiveCommand.Script("echo $uri", "nbd+unix:///it's?socket=/s", "/s", null, "it's"),
+            CaptiveCommand.Script("echo $uri", "nbd+unix:///it's?socket=/s", "/s", null, "it's", TlsMode.Require, "/it's"),
             Is.EqualTo("""
                 uri='nbd+unix:///it'\''s?socket=/s'
                 nbd='nbd+unix:///it'\''s?socket=/s'
                 port=''
                 unixsocket='/s'
                 exportname='it'\''s'
-                tls='0'
-                tls_certificates=''
+                tls='2'
+                tls_certificates='/it'\''s'
                 tls_psk=''
                 echo $uri
                 """));
