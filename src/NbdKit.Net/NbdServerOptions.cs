@@ -38,6 +38,13 @@ public sealed record NbdServerOptions
     /// </summary>
     public bool OfferExtendedHeaders { get; init; } = true;
 
+    /// <summary>
+    /// Whether a write with an extended header must have the flag NBD_CMD_FLAG_PAYLOAD_LEN, as the protocol demands; one without it
+    /// is refused as a request that has no payload. False by default: QEMU's client (8.2 to 10 at least) sends its writes without
+    /// the flag, and the payload behind them.
+    /// </summary>
+    public bool RequirePayloadFlag { get; init; }
+
     /// <summary>Whether meta contexts are offered. True by default; false imitates an old server.</summary>
     public bool OfferMetaContexts { get; init; } = true;
 

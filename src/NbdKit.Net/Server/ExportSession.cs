@@ -9,6 +9,9 @@ internal sealed record ExportSession(
     ReplyForm Replies,
     IReadOnlyList<string> MetaContexts)
 {
+    /// <summary>Whether a write with an extended header has a payload only if its flags say so.</summary>
+    public bool RequirePayloadFlag { get; init; }
+
     public NbdExportInfo Info => Context.Info;
 
     /// <summary>The flags that tell a client what an export can do ("Transmission flags").</summary>

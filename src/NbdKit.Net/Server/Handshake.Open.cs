@@ -104,7 +104,10 @@ internal sealed partial class Handshake
         List<string> contexts = SelectedFor(name, context.Info);
         ThreadModel model = _connection.Server.Backend.ThreadModel;
         return new ExportSession(
-            context, ExportSession.FlagsFor(context.Info, model, _form, contexts.Count > 0), _form, contexts);
+            context, ExportSession.FlagsFor(context.Info, model, _form, contexts.Count > 0), _form, contexts)
+        {
+            RequirePayloadFlag = _options.RequirePayloadFlag,
+        };
     }
 
     /// <summary>Sends the reply that enters transmission; the context is closed if that fails.</summary>

@@ -22,7 +22,7 @@ internal static class RequestValidation
         {
             return new(NbdError.PermissionDenied, "the export is read-only");
         }
-        RequestFault flagFault = CheckFlags(header, can, export.Replies == ReplyForm.Extended);
+        RequestFault flagFault = CheckFlags(header, can, export);
         if (flagFault.IsFault)
         {
             return flagFault;
@@ -64,7 +64,7 @@ internal static class RequestValidation
         return CheckBlockSize(header, info, size, maxPayload);
     }
 
-    private static RequestFault CheckFlags(in RequestHeader header, TransmissionFlags can, bool isExtended)
+    private static RequestFault CheckFlags(in RequestHeader header, TransmissionFlags can, ExportSession export)
     {
         CommandFlags allowed = header.Type switch
         {
@@ -75,7 +75,7 @@ internal static class RequestValidation
             CommandType.BlockStatus => (can & TransmissionFlags.BlockStatusPayload) != 0
                 ? CommandFlags.RequestOne | CommandFlags.PayloadLength
                 : CommandFlags.RequestOne,
-            CommandType.Write when isExtended => CommandFlags.PayloadLength,
+            CommandType.Write when export.Replies == ReplyForm.Extended => CommandFlags.PayloadLength,
             _ => CommandFlags.None,
         };
         if ((can & TransmissionFlags.SendFua) != 0)
@@ -83,7 +83,9 @@ internal static class RequestValidation
             // To be accepted with every command; it means something for those that change data.
             allowed |= CommandFlags.Fua;
         }
-        if (isExtended && header.Type == CommandType.Write && (header.Flags & CommandFlags.PayloadLength) == 0)
+        if (export is { Replies: ReplyForm.Extended, RequirePayloadFlag: true }
+            && header.Type == CommandType.Write
+            && (header.Flags & CommandFlags.PayloadLength) == 0)
         {
             return Invalid("a write with an extended header needs the flag that says that it has a payload");
         }

@@ -196,7 +196,8 @@ internal sealed partial class Transmission
     }
 
     private bool HasPayload(in RequestHeader header)
-        => _form == ReplyForm.Extended ? (header.Flags & CommandFlags.PayloadLength) != 0 : header.Type == CommandType.Write;
+        => (_form == ReplyForm.Extended && (header.Flags & CommandFlags.PayloadLength) != 0)
+            || (header.Type == CommandType.Write && (_form != ReplyForm.Extended || !_export.RequirePayloadFlag));
 
     /// <summary>Serves a request with a payload if that is here; else says what to do about it.</summary>
     private Step? TakePayload(ReadOnlyMemory<byte> buffered)

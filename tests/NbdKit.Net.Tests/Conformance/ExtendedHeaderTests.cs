@@ -105,9 +105,9 @@ public sealed class ExtendedHeaderTests : WireTest
     }
 
     [Test, Property("Rule", "X10")]
-    public async Task X10_A_write_without_PAYLOAD_LEN_has_no_payload_and_is_invalid()
+    public async Task X10_A_write_without_PAYLOAD_LEN_has_no_payload_and_is_invalid_if_that_is_wished()
     {
-        ServerFixture server = await ServeAsync();
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions { RequirePayloadFlag = true });
         WireClient client = await server.TransmitAsync(extended: true);
 
         await client.ExpectCallAsync(WireError.Inval, Cmd.Write, 0, 512);
@@ -115,6 +115,22 @@ public sealed class ExtendedHeaderTests : WireTest
 
         await client.ExpectAliveAsync(server.Plugin.Data);
         Assert.That(server.Plugin.Count(PluginOp.Write), Is.Zero);
+    }
+
+    [Test, Property("Rule", "X10")]
+    public async Task X10_Otherwise_a_write_without_PAYLOAD_LEN_has_its_payload_all_the_same_as_QEMU_sends_it()
+    {
+        ServerFixture server = await ServeAsync();
+        WireClient client = await server.TransmitAsync(extended: true);
+        byte[] data = TestExport.Pattern(1000);
+
+        await client.ExpectCallAsync(WireError.Ok, Cmd.Write, 512, 1000, CmdFlag.Fua, data);
+        await client.ExpectCallAsync(WireError.NoSpc, Cmd.Write, client.Size, 1000, CmdFlag.None, data);
+
+        Assert.That(await client.ReadDataAsync(512, 1000), Is.EqualTo(data));
+        WireClient hostile = await server.TransmitAsync(extended: true);
+        await hostile.SendAsync(WireBytes.ExtendedRequest(Cmd.Write, 1, 0, 1ul << 40));
+        await hostile.ExpectGoneAsync(NbdDisconnectReason.LimitExceeded);
     }
 
     [TestCase(Cmd.Read)]
