@@ -32,7 +32,9 @@ public sealed partial class NbdClient
     }
 
     /// <summary>As <see cref="ReadAsync"/>, and tells which parts the server sent as holes.</summary>
-    /// <param name="buffer">The memory to fill; holes are filled with zeroes.</param>
+    /// <param name="buffer">
+    /// The memory to fill but for its holes, which are left as they are: filling them would cost more than receiving them.
+    /// </param>
     /// <param name="offset">First byte to read, 0 or more.</param>
     /// <param name="chunk">
     /// Called for each part in ascending order, after all have come and before the task completes, on the thread that it completes

@@ -13,6 +13,25 @@ public sealed partial class NbdClientPool
             ? Pick().Client.ReadAsync(buffer, offset, cancellationToken)
             : RunAsync(new PoolRequest(CommandType.Read, offset, buffer.Length, Buffer: buffer), cancellationToken);
 
+    /// <summary>Reads, and tells which parts the server sent as holes.</summary>
+    /// <param name="buffer">The memory to fill but for its holes, which are left as they are.</param>
+    /// <param name="offset">First byte to read, 0 or more.</param>
+    /// <param name="extents">An empty list whose window is the range; what is zero in it afterwards is a hole.</param>
+    /// <param name="cancellationToken">Gives up; the buffer is the caller's again when the task has completed.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The offset is negative.</exception>
+    /// <exception cref="NbdException">The server, or a check of the client, refused it.</exception>
+    /// <exception cref="NbdClientException">The connection has ended, or the time was over.</exception>
+    public ValueTask ReadSparseAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(extents);
+        return RunAsync(
+            new PoolRequest(CommandType.Read, offset, buffer.Length, Buffer: buffer, Extents: extents), cancellationToken);
+    }
+
+    /// <summary>Whether reads may be answered with holes.</summary>
+    internal bool HasStructuredReplies => Pick().Client.HasStructuredReplies;
+
     /// <inheritdoc cref="NbdClient.WriteAsync"/>
     public ValueTask WriteAsync(
         ReadOnlyMemory<byte> data,

@@ -28,19 +28,19 @@ internal static class ClientMode
                 // A half-sparse disk, as disks are.
                 Programs.Run("nbdcopy", scratch.NewImage("in.img", size, 16L << 20), server.Uri);
             }
-            foreach (int connections in (int[])[1, 4])
+            foreach ((int connections, int request) in ((int, int)[])[(1, CopyRequest), (4, CopyRequest), (1, SmallRequest)])
             {
                 var ours = new List<double>();
                 var theirs = new List<double>();
                 for (int round = 0; round < rounds; round++)
                 {
                     Console.Error.WriteLine($"client, round {round + 1} of {rounds}: {plugin}, {connections} connections");
-                    ours.Add(ReadAllAsync(server.Uri, size, connections).GetAwaiter().GetResult());
+                    ours.Add(ReadAllAsync(server.Uri, size, connections, request).GetAwaiter().GetResult());
                     theirs.Add(Time(() => Programs.Run(
                         "nbdcopy",
                         $"--connections={connections}",
                         $"--requests={Depth}",
-                        $"--request-size={CopyRequest}",
+                        $"--request-size={request}",
                         // Both read every byte: what is a hole is for the server to know.
                         "--no-extents",
                         server.Uri,
@@ -49,7 +49,7 @@ internal static class ClientMode
                 double mine = size / Figures.Median(ours) / (1 << 20);
                 double other = size / Figures.Median(theirs) / (1 << 20);
                 table.Add(
-                    $"{plugin}: {Figures.Bytes(CopyRequest)} x {Depth}, {connections} connections",
+                    $"{plugin}: {Figures.Bytes(request)} x {Depth}, {connections} connections",
                     $"{Figures.Count(mine)} MiB/s",
                     $"{Figures.Count(other)} MiB/s",
                     Figures.Ratio(mine, other));
@@ -69,11 +69,11 @@ internal static class ClientMode
     }
 
     /// <summary>The seconds that it takes to read a disk, from the connect on.</summary>
-    private static async Task<double> ReadAllAsync(string uri, long size, int connections)
+    private static async Task<double> ReadAllAsync(string uri, long size, int connections, int request)
     {
         long start = Stopwatch.GetTimestamp();
         NbdClientPool pool = await NbdClientPool.ConnectAsync(uri, connections);
-        long next = -CopyRequest;
+        long next = -request;
         await Task.WhenAll(Enumerable.Range(0, Depth * connections).Select(_ => WorkAsync()));
         double seconds = Stopwatch.GetElapsedTime(start).TotalSeconds;
         await pool.DisposeAsync();
@@ -81,10 +81,10 @@ internal static class ClientMode
 
         async Task WorkAsync()
         {
-            byte[] buffer = GC.AllocateUninitializedArray<byte>(CopyRequest);
-            while (Interlocked.Add(ref next, CopyRequest) is var offset && offset < size)
+            byte[] buffer = GC.AllocateUninitializedArray<byte>(request);
+            while (Interlocked.Add(ref next, request) is var offset && offset < size)
             {
-                await pool.ReadAsync(buffer.AsMemory(0, (int)Math.Min(CopyRequest, size - offset)), offset);
+                await pool.ReadAsync(buffer.AsMemory(0, (int)Math.Min(request, size - offset)), offset);
             }
         }
     }

@@ -17,6 +17,7 @@ internal sealed record Mode(string Name, string Help, Func<Settings, string> Mea
         new("connections", "memory of idle connections, handshakes, fairness", ConnectionsMode.Run),
         new("start", "time until the first answered read", StartMode.Run),
         new("client", "the client of this project beside nbdcopy", ClientMode.Run),
+        new("sparse", "holes told as holes, and sent as zeroes", SparseMode.Run),
         new("copy", "nbdcopy and qemu-img convert of a half-sparse image", CopyMode.Run),
     ];
 

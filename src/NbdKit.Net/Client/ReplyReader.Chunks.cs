@@ -77,7 +77,7 @@ internal sealed partial class ReplyReader
         }
         int at = Place(command, offset, size);
         AddChunk(command, at, (int)size, isHole: true);
-        if (transmission.TryTouch(command))
+        if (command.Chunks is null && transmission.TryTouch(command))
         {
             command.Buffer.Span.Slice(at, (int)size).Clear();
             transmission.EndTouch(command);

@@ -18,6 +18,7 @@ internal sealed class NbdPluginHandle(NbdClientPool pool, bool owned) : INbdPlug
             MetaContexts = info.MetaContexts.Contains(ExtentList.BaseAllocation)
                 ? info.MetaContexts
                 : [ExtentList.BaseAllocation, .. info.MetaContexts],
+            CanReadSparse = pool.HasStructuredReplies ? Support.Native : Support.None,
             // Names that this side knows by: the other server's canonical name is one of its own.
             CanonicalName = null,
         });
@@ -25,6 +26,10 @@ internal sealed class NbdPluginHandle(NbdClientPool pool, bool owned) : INbdPlug
 
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => pool.ReadAsync(buffer, offset, cancellationToken);
+
+    public ValueTask ReadSparseAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+        => pool.ReadSparseAsync(buffer, offset, extents, cancellationToken);
 
     public ValueTask WriteAsync(
         ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)

@@ -20,7 +20,9 @@ internal readonly record struct PoolRequest(
         switch (Type)
         {
             case CommandType.Read:
-                return client.ReadAsync(Buffer, Offset, cancellationToken);
+                return Extents is null
+                    ? client.ReadAsync(Buffer, Offset, cancellationToken)
+                    : ReadSparseAsync(client, Extents, cancellationToken);
             case CommandType.Write:
                 return client.WriteAsync(Data, Offset, Flags, cancellationToken);
             case CommandType.Trim:
@@ -36,5 +38,13 @@ internal readonly record struct PoolRequest(
                 long from = Extents!.Count == 0 ? Offset : Math.Max(Offset, Extents.Covered);
                 return client.ExtentsAsync(from, Offset + Length - from, Flags, Extents, cancellationToken);
         }
+    }
+
+    private ValueTask ReadSparseAsync(NbdClient client, ExtentList extents, CancellationToken cancellationToken)
+    {
+        // Told only once all has arrived: an attempt that fails tells nothing.
+        void Add(NbdReadChunk chunk) => extents.Add(
+            chunk.Offset, chunk.Length, chunk.IsHole ? ExtentStatus.Hole | ExtentStatus.Zero : ExtentStatus.Data);
+        return client.ReadSparseAsync(Buffer, Offset, Add, dontFragment: false, cancellationToken);
     }
 }
