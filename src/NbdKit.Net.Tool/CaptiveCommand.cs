@@ -36,7 +36,10 @@ internal sealed class CaptiveCommand : IDisposable
         }
     }
 
-    /// <summary>The command behind assignments to the shell variables; they are not exported, as in nbdkit.</summary>
+    /// <summary>
+    /// The command behind assignments to the shell variables, which are not exported, as in nbdkit, and the function
+    /// <c>nbdkit_net</c>, which is this command itself, wherever it is.
+    /// </summary>
     public static string Script(
         string command, string uri, string? unixSocket, int? port, string exportName, TlsMode tls, string? certificates)
     {
@@ -50,6 +53,7 @@ internal sealed class CaptiveCommand : IDisposable
         Assign(script, "tls", $"{(int)tls}");
         Assign(script, "tls_certificates", certificates ?? "");
         Assign(script, "tls_psk", "");
+        script.Append("nbdkit_net() { ").Append(string.Join(' ', Self().Select(Quoted))).Append(" \"$@\"; }\n");
         return script.Append(command).ToString();
     }
 
@@ -73,6 +77,16 @@ internal sealed class CaptiveCommand : IDisposable
     public void Dispose() => _process.Dispose();
 
     private static void Assign(StringBuilder script, string variable, string value)
-        => script.Append(variable).Append("='")
-            .Append(value.Replace("'", "'\\''", StringComparison.Ordinal)).Append("'\n");
+        => script.Append(variable).Append('=').Append(Quoted(value)).Append('\n');
+
+    private static string Quoted(string value) => $"'{value.Replace("'", "'\\''", StringComparison.Ordinal)}'";
+
+    /// <summary>How this process was started: a program of its own, or an assembly that dotnet runs.</summary>
+    private static string[] Self()
+    {
+        string program = Environment.ProcessPath ?? "dotnet";
+        return Path.GetFileNameWithoutExtension(program) == "dotnet"
+            ? [program, Path.Combine(AppContext.BaseDirectory, "nbdkit-net.dll")]
+            : [program];
+    }
 }

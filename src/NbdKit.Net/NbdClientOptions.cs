@@ -38,6 +38,12 @@ public sealed record NbdClientOptions
     /// </summary>
     public IReadOnlyList<string> MetaContexts { get; init; } = [ExtentList.BaseAllocation];
 
+    /// <summary>
+    /// Whether to ask, beside <see cref="MetaContexts"/>, for every meta context that the server lists for the export. False by
+    /// default.
+    /// </summary>
+    public bool RequestListedMetaContexts { get; init; }
+
     /// <summary>What is checked before a request is sent. Everything by default.</summary>
     public NbdStrictness Strictness { get; init; } = NbdStrictness.All;
 

@@ -19,14 +19,18 @@ public sealed class ReadmeTests
     {
         string[] blocks = [.. Regex.Matches(ReadReadme(), "```csharp\n(.*?)```", RegexOptions.Singleline)
             .Select(match => match.Groups[1].Value)];
-        Assert.That(blocks, Has.Length.EqualTo(4), "the first program, a plugin, a filter and chains in chains");
+        Assert.That(blocks, Has.Length.EqualTo(5), "the first program, a plugin, a filter, a client and chains in chains");
         await File.WriteAllTextAsync(Path.Combine(_folder, "Program.cs"), blocks[0]);
         await File.WriteAllTextAsync(Path.Combine(_folder, "Plugin.cs"), "using NbdKit;\n" + blocks[1]);
         await File.WriteAllTextAsync(Path.Combine(_folder, "Filter.cs"), "using NbdKit;\n" + blocks[2]);
         await File.WriteAllTextAsync(
             Path.Combine(_folder, "Chains.cs"),
             "using NbdKit;\nusing NbdKit.Filters;\nusing NbdKit.Plugins;\n"
-            + $"static class Chains\n{{\n    static NbdBackend Compose()\n    {{\n{blocks[3]}\nreturn exports;\n    }}\n}}\n");
+            + $"static class Chains\n{{\n    static NbdBackend Compose()\n    {{\n{blocks[4]}\nreturn exports;\n    }}\n}}\n");
+        await File.WriteAllTextAsync(
+            Path.Combine(_folder, "Clients.cs"),
+            "using NbdKit;\nusing NbdKit.Plugins;\n"
+            + $"static class Clients\n{{\n    static async Task RunAsync()\n    {{\n{blocks[3]}\n    }}\n}}\n");
         string library = typeof(NbdServer).Assembly.Location;
         string beside = Path.GetDirectoryName(library)!;
         await File.WriteAllTextAsync(Path.Combine(_folder, "First.csproj"), $"""

@@ -54,7 +54,10 @@ internal sealed partial class ClientHandshake
     private async Task<Dictionary<uint, string>> SetMetaContextsAsync(string exportName)
     {
         var contexts = new Dictionary<uint, string>();
-        if (_options.MetaContexts.Count == 0 || !(StructuredReplies || ExtendedHeaders))
+        IReadOnlyList<string> wanted = StructuredReplies || ExtendedHeaders
+            ? await WantedContextsAsync(exportName).ConfigureAwait(false)
+            : [];
+        if (wanted.Count == 0)
         {
             return contexts;
         }
@@ -62,7 +65,7 @@ internal sealed partial class ClientHandshake
         OptionRefusal? refusal = await AskForContextsAsync(
             OptionType.SetMetaContext,
             exportName,
-            _options.MetaContexts,
+            wanted,
             (id, name) => repeated |= !contexts.TryAdd(id, name)).ConfigureAwait(false);
         if (repeated)
         {
@@ -70,6 +73,19 @@ internal sealed partial class ClientHandshake
         }
         // What stands before a refusal does not count. If the export is what was refused, the next option will say so.
         return refusal is null ? contexts : [];
+    }
+
+    private async Task<IReadOnlyList<string>> WantedContextsAsync(string exportName)
+    {
+        if (!_options.RequestListedMetaContexts)
+        {
+            return _options.MetaContexts;
+        }
+        var listed = new List<string>();
+        // A server that lists nothing may still grant what is asked for by name.
+        OptionRefusal? refusal = await AskForContextsAsync(
+            OptionType.ListMetaContext, exportName, [], (_, name) => listed.Add(name)).ConfigureAwait(false);
+        return refusal is null ? [.. _options.MetaContexts.Union(listed)] : _options.MetaContexts;
     }
 
     private Task<OptionRefusal?> AskForContextsAsync(

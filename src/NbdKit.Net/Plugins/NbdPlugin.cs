@@ -57,8 +57,8 @@ public sealed partial class NbdPlugin : INbdPlugin
     public NbdClient? Client { get; init; }
 
     /// <summary>
-    /// How to connect, and to which export if no URI says so. Set <see cref="NbdClientOptions.MetaContexts"/> for more contexts than
-    /// <c>base:allocation</c>.
+    /// How to connect, and to which export if no URI says so. Every meta context that the other server lists is asked for, whatever
+    /// <see cref="NbdClientOptions.RequestListedMetaContexts"/> says.
     /// </summary>
     public NbdClientOptions Options { get; init; } = new();
 
@@ -219,7 +219,7 @@ public sealed partial class NbdPlugin : INbdPlugin
         {
             WireString.Check(exportName, "export name");
         }
-        NbdClientOptions options = Options;
+        NbdClientOptions options = Options with { RequestListedMetaContexts = true };
         EndPoint? endPoint = EndPoint;
         if (Uri is not null)
         {

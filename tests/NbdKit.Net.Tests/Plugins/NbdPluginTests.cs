@@ -66,6 +66,39 @@ public sealed class NbdPluginTests
     }
 
     [Test]
+    public async Task Meta_contexts_and_holes_of_the_other_server_pass_through()
+    {
+        const string Bitmap = "qemu:dirty-bitmap:changes";
+        using var folder = new ScratchDirectory();
+        var export = new TestExport(size: 1 << 20)
+        {
+            Configure = info => info with { MetaContexts = [ExtentList.BaseAllocation, Bitmap], CanReadSparse = Support.Emulate },
+            Extents = (call, extents) =>
+            {
+                extents.Add(0, 524_288, extents.MetaContext == Bitmap ? (ExtentStatus)1 : ExtentStatus.Data);
+                extents.Add(524_288, 524_288, extents.MetaContext == Bitmap ? 0 : ExtentStatus.Hole | ExtentStatus.Zero);
+            },
+        };
+        await using NbdBackend disk = NbdBackend.Compose(new TestPlugin(export));
+        await using var server = new NbdServer(
+            disk, new NbdServerOptions { EndPoints = [new System.Net.Sockets.UnixDomainSocketEndPoint(folder["nbd.sock"])] });
+        await server.StartAsync();
+        await using NbdBackend proxy = NbdBackend.Compose(new NbdPlugin { Uri = server.Uris[0].OriginalString });
+        await using NextContext through = await proxy.OpenAsync();
+        byte[] buffer = new byte[1 << 20];
+        var read = new ExtentList(0, buffer.Length);
+
+        ExtentList bitmap = await through.ExtentsFullAsync(0, 1 << 20, Bitmap, default);
+        await through.ReadSparseAsync(buffer, 0, read, default);
+
+        Assert.That(through.Info.MetaContexts, Is.EqualTo(new[] { ExtentList.BaseAllocation, Bitmap }));
+        Assert.That(bitmap.Select(e => (e.Length, (int)e.Status)), Is.EqualTo(new[] { (524_288L, 1), (524_288L, 0) }));
+        Assert.That(
+            read, Is.EqualTo((Extent[])[new(0, 524_288, ExtentStatus.Data), new(524_288, 524_288, ExtentStatus.Hole | ExtentStatus.Zero)]));
+        Assert.That(buffer.AsSpan(0, 524_288).SequenceEqual(export.Data.AsSpan(0, 524_288)));
+    }
+
+    [Test]
     public async Task It_tries_again_as_often_as_it_was_told()
     {
         var time = new FakeTimeProvider();

@@ -104,6 +104,19 @@ public sealed class CommandServingTests : IDisposable
     }
 
     [Test]
+    public async Task A_captive_command_serves_copies_and_looks_with_nothing_but_itself()
+    {
+        string copy = PathOf("copy.img");
+        (int status, string output, string error) = await ToolProcess.RunAsync(
+            "pattern", "1M", "--run", $"nbdkit_net copy --hash \"$uri\" '{copy}' && nbdkit_net info --size \"$uri\"");
+        Assert.That((status, error), Is.EqualTo((0, "")));
+        Assert.That(output, Does.EndWith("1048576\n"));
+        Assert.That(new FileInfo(copy).Length, Is.EqualTo(1 << 20));
+        Assert.That(
+            output, Does.Contain(Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(await File.ReadAllBytesAsync(copy)))));
+    }
+
+    [Test]
     public async Task A_captive_command_over_TCP_sees_the_port_and_the_URI_is_printed_first()
     {
         (int status, string output, _) = await ToolProcess.RunAsync(
