@@ -72,10 +72,10 @@ public sealed class SessionTests : WireTest
     }
 
     [Test, Property("Rule", "S029")]
-    public async Task S029_A_session_whose_bytes_arrive_one_by_one_is_the_same_session()
+    public async Task S029_A_session_whose_bytes_arrive_one_by_one_is_the_same_session([Values] bool extended)
     {
         ServerFixture server = await ServeAsync(WireSession.Plugin());
-        var session = new WireSession();
+        var session = new WireSession(extended);
         await session.RunAsync(server.Connect());
         string expected = await session.RunAsync(server.Connect());
 
@@ -133,13 +133,16 @@ public sealed class SessionTests : WireTest
     public async Task S029_A_session_that_arrives_in_two_parts_is_the_same_session_wherever_it_is_split(int part)
     {
         ServerFixture server = await ServeAsync(WireSession.Plugin());
-        var session = new WireSession();
-        await session.RunAsync(server.Connect());
-        string expected = await session.RunAsync(server.Connect());
-        for (int at = part; at < session.Bytes.Length; at += Runs)
+        foreach (bool extended in new[] { false, true })
         {
-            string actual = await session.RunAsync(server.Connect(new PipePair(PipePair.Once(at))));
-            Assert.That(actual, Is.EqualTo(expected), $"split after {at} of {session.Bytes.Length} bytes");
+            var session = new WireSession(extended);
+            await session.RunAsync(server.Connect());
+            string expected = await session.RunAsync(server.Connect());
+            for (int at = part; at < session.Bytes.Length; at += Runs)
+            {
+                string actual = await session.RunAsync(server.Connect(new PipePair(PipePair.Once(at))));
+                Assert.That(actual, Is.EqualTo(expected), $"split after {at} of {session.Bytes.Length} bytes");
+            }
         }
     }
 
@@ -149,13 +152,15 @@ public sealed class SessionTests : WireTest
     {
         ServerFixture server = await ServeAsync(WireSession.Plugin());
         WireClient bystander = await server.TransmitAsync("disk");
-        var session = new WireSession();
-        for (int length = part; length < session.Bytes.Length; length += Runs)
+        foreach (WireSession session in new[] { new WireSession(), new WireSession(extended: true) })
         {
-            WireClient client = server.Connect();
-            await client.SendAsync(session.Bytes.AsMemory(0, length));
-            await client.CutAsync();
-            await client.ExpectEndAsync();
+            for (int length = part; length < session.Bytes.Length; length += Runs)
+            {
+                WireClient client = server.Connect();
+                await client.SendAsync(session.Bytes.AsMemory(0, length));
+                await client.CutAsync();
+                await client.ExpectEndAsync();
+            }
         }
         await bystander.ExpectAliveAsync(null);
         Assert.That(server.Plugin.Opened - server.Plugin.Closed, Is.EqualTo(1), "only the bystander's context is open");

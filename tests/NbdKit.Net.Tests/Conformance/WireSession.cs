@@ -36,8 +36,19 @@ internal sealed class WireSession
         (new WireCall(99, 10, 0, 0, 0), []),
     ];
 
-    public WireSession()
+    private readonly bool _extended;
+
+    public WireSession(bool extended = false)
     {
+        _extended = extended;
+        if (extended)
+        {
+            _options[_options.FindIndex(option => option.Option == Opt.StructuredReply)] = (Opt.ExtendedHeaders, []);
+            _requests.Add((
+                new WireCall(Cmd.BlockStatus, 12, 512, 4096, CmdFlag.PayloadLength) { Contexts = [1] },
+                new WireBytes().U64(4096).U32(1).ToArray()));
+            _requests.Add((new WireCall(Cmd.Read, 13, 0, 2, CmdFlag.PayloadLength), [1, 2]));
+        }
         WireBytes bytes = new WireBytes().U32(3);
         foreach ((uint option, byte[] data) in _options)
         {
@@ -46,9 +57,9 @@ internal sealed class WireSession
         HandshakeLength = bytes.ToArray().Length;
         foreach ((WireCall call, byte[] payload) in _requests)
         {
-            bytes.Raw(WireBytes.Request(call.Command, call.Cookie, call.Offset, (uint)call.Length, call.Flags)).Raw(payload);
+            bytes.Raw(Request(call, payload)).Raw(payload);
         }
-        bytes.Raw(WireBytes.Request(Cmd.Disc, 11, 0, 0));
+        bytes.Raw(Request(new WireCall(Cmd.Disc, 11, 0, 0, 0), []));
         Bytes = bytes.ToArray();
     }
 
@@ -83,6 +94,7 @@ internal sealed class WireSession
                 words.AppendLine($"{reply.Option} {reply.Type:x} {Convert.ToHexString(reply.Data)}");
             }
             client.IsStructured |= option == Opt.StructuredReply && result.IsAck;
+            client.IsExtended |= option == Opt.ExtendedHeaders && result.IsAck;
             if (option == Opt.SetMeta)
             {
                 client.ContextIds = [.. result.Before.Select(reply => reply.ContextId)];
@@ -90,7 +102,7 @@ internal sealed class WireSession
         }
         foreach ((WireCall call, _) in _requests)
         {
-            client.Expect(call.Command, call.Offset, call.Length, call.Flags, call.Cookie);
+            client.Expect(call.Command, call.Offset, call.Length, call.Flags, call.Cookie, call.Contexts);
         }
         var replies = new List<WireReply>();
         for (int i = 0; i < _requests.Count; i++)
@@ -108,4 +120,12 @@ internal sealed class WireSession
         await client.ExpectGoneAsync(NbdDisconnectReason.ClientDone);
         return words.ToString();
     }
+
+    private byte[] Request(WireCall call, byte[] payload)
+        => !_extended
+            ? WireBytes.Request(call.Command, call.Cookie, call.Offset, (uint)call.Length, call.Flags)
+            : payload.Length == 0
+                ? WireBytes.ExtendedRequest(call.Command, call.Cookie, call.Offset, call.Length, call.Flags)
+                : WireBytes.ExtendedRequest(
+                    call.Command, call.Cookie, call.Offset, (ulong)payload.Length, (ushort)(call.Flags | CmdFlag.PayloadLength));
 }
