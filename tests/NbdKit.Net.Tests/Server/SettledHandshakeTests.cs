@@ -261,6 +261,46 @@ public sealed class SettledHandshakeTests : WireTest
     }
 
     [Test]
+    public async Task Hooks_limits_and_the_hosts_token_count()
+    {
+        var seen = new List<string>();
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions
+        {
+            MaxConnections = 1,
+            Connected = connection => seen.Add($"connected {connection.Id}"),
+            ExportOpened = (_, info) => seen.Add($"opened {info.Size}"),
+            Disconnected = (_, end) => seen.Add($"{end.Reason}"),
+        });
+        using var cut = new CancellationTokenSource();
+        var pipes = new PipePair();
+        var client = new WireClient(
+            pipes.Client, server.Server.ServeTransmissionAsync(pipes.Server, new NbdTransmission { Size = 4096 }, cut.Token));
+        await client.ReadDataAsync(0, 512);
+        await Serve(server, new NbdTransmission()).ExpectGoneAsync(NbdDisconnectReason.LimitExceeded);
+        cut.Cancel();
+        await client.ExpectGoneAsync(NbdDisconnectReason.ServerStopped);
+
+        Assert.That(seen, Is.EqualTo(new[] { "connected 1", "opened 4096", "ServerStopped" }));
+    }
+
+    [Test]
+    public async Task A_layer_may_refuse_the_peer_before_the_host_tells_it_anything()
+    {
+        var hooks = new Hooks { Preconnect = (_, _, _) => throw new NbdException(NbdError.PermissionDenied, "not you") };
+        await using var server = new NbdServer(NbdBackend.Compose(new TestPlugin(), new HookFilter(hooks)));
+        bool called = false;
+        NbdDisconnect end = await server.ServeTransmissionAsync(new PipePair().Server, new NbdTransmission
+        {
+            Opened = (offered, _, _) =>
+            {
+                called = true;
+                return new(offered);
+            },
+        }).WaitAsync(WireClient.Deadline);
+        Assert.That((end.Reason, called), Is.EqualTo((NbdDisconnectReason.Refused, false)));
+    }
+
+    [Test]
     public async Task Where_TLS_is_required_plain_text_is_refused()
     {
         ServerFixture server = await ServeAsync(options: new NbdServerOptions { Tls = new NbdServerTls(TestCertificates.Server) { IsRequired = true } });
