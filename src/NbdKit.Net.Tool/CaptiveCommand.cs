@@ -15,13 +15,13 @@ internal sealed class CaptiveCommand : IDisposable
     /// <param name="command">The command.</param>
     /// <param name="uri">The URI of the server.</param>
     /// <param name="unixSocket">The path of its Unix socket, or null.</param>
-    /// <param name="port">Its TCP port, or null.</param>
+    /// <param name="port">Its port of TCP or of a vsock, or null.</param>
     /// <param name="exportName">The export name in the URI.</param>
     /// <param name="tls">Whether it encrypts.</param>
     /// <param name="certificates">The directory of the certificates, if the command was told, or null.</param>
     /// <exception cref="CommandException">There is no such shell.</exception>
     public static CaptiveCommand Start(
-        string command, string uri, string? unixSocket, int? port, string exportName, TlsMode tls, string? certificates)
+        string command, string uri, string? unixSocket, long? port, string exportName, TlsMode tls, string? certificates)
     {
         var start = new ProcessStartInfo("/bin/sh") { UseShellExecute = false };
         start.ArgumentList.Add("-c");
@@ -41,7 +41,7 @@ internal sealed class CaptiveCommand : IDisposable
     /// <c>nbdkit_net</c>, which is this command itself, wherever it is.
     /// </summary>
     public static string Script(
-        string command, string uri, string? unixSocket, int? port, string exportName, TlsMode tls, string? certificates)
+        string command, string uri, string? unixSocket, long? port, string exportName, TlsMode tls, string? certificates)
     {
         var script = new StringBuilder();
         Assign(script, "uri", uri);

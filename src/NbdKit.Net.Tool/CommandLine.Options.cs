@@ -14,6 +14,7 @@ internal static partial class CommandLine
             OptionId.IPAddress => options with { Address = NotEmpty(shown, value) },
             OptionId.IPv4Only => options with { Family = AddressFamily.InterNetwork },
             OptionId.IPv6Only => options with { Family = AddressFamily.InterNetworkV6 },
+            OptionId.Vsock => options with { Vsock = true },
             OptionId.Single => options with { Single = true },
             OptionId.Run => options with { Run = value },
             OptionId.Filter => options with { Filters = [.. options.Filters, NotEmpty(shown, value)] },
@@ -60,6 +61,10 @@ internal static partial class CommandLine
         if (options.Single && (options.UnixSocket is not null || options.IsTcp || options.Run is not null))
         {
             throw new CommandException("the option -s does not go together with -U, -p, -i and --run");
+        }
+        if (options.Vsock && (options.UnixSocket is not null || options.Address is not null || options.Single))
+        {
+            throw new CommandException("the option --vsock does not go together with -U, -i and -s");
         }
         if (options is { Oldstyle: true, Tls: TlsMode.On or TlsMode.Require })
         {

@@ -27,6 +27,9 @@ internal sealed record CommandOptions
     /// <summary>An address or the name of a host.</summary>
     public string? Address { get; init; }
 
+    /// <summary>Whether to listen on a vsock instead of TCP.</summary>
+    public bool Vsock { get; init; }
+
     /// <summary>The only family to listen on, or null for both.</summary>
     public AddressFamily? Family { get; init; }
 
@@ -78,8 +81,8 @@ internal sealed record CommandOptions
     public bool TlsVerifyPeer { get; init; }
 
     /// <summary>Whether any option says where to listen.</summary>
-    public bool HasTransport => UnixSocket is not null || IsTcp || Single;
+    public bool HasTransport => UnixSocket is not null || IsTcp || Vsock || Single;
 
-    /// <summary>Whether an option asks for TCP.</summary>
+    /// <summary>Whether an option names a port or an address of TCP, or the port of a vsock.</summary>
     public bool IsTcp => Port is not null || Address is not null;
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 
@@ -7,6 +8,9 @@ namespace NbdKit.Tool;
 internal static class Listening
 {
     private const string DefaultPort = "10809";
+
+    // VMADDR_PORT_ANY
+    private const uint AnyVsockPort = uint.MaxValue;
 
     /// <summary>The endpoints of the options.</summary>
     /// <param name="options">The options.</param>
@@ -23,6 +27,10 @@ internal static class Listening
         if (options.UnixSocket is { } path)
         {
             return [UnixEndPoint(privateSocket?.Path ?? Path.GetFullPath(path))];
+        }
+        if (options.Vsock)
+        {
+            return [new VsockEndPoint(VsockEndPoint.AnyCid, VsockPort(options.Port ?? DefaultPort))];
         }
         int port = PortNumber(options.Port ?? DefaultPort);
         List<IPAddress> addresses = await AddressesAsync(options.Address, options.Family, cancellationToken)
@@ -57,6 +65,21 @@ internal static class Listening
             }
         }
         throw new CommandException($"'{port}' is not a port from 0 to 65535 and not a known TCP service");
+    }
+
+    /// <summary>The number of a port of a vsock, of which there are more; 0 picks a free one.</summary>
+    private static uint VsockPort(string port)
+    {
+        if (!uint.TryParse(port, NumberStyles.None, CultureInfo.InvariantCulture, out uint number))
+        {
+            return (uint)PortNumber(port);
+        }
+        return number switch
+        {
+            0 => AnyVsockPort,
+            AnyVsockPort => throw new CommandException($"'{port}' is not a port from 0 to {AnyVsockPort - 1}"),
+            _ => number,
+        };
     }
 
     private static UnixDomainSocketEndPoint UnixEndPoint(string path)

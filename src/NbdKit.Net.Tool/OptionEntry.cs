@@ -16,6 +16,7 @@ internal sealed record OptionEntry(OptionId Id, char Letter, string[] Names, str
         new(OptionId.IPAddress, 'i', ["ip-addr", "ipaddr"], "ADDRESS", "listen on this address or host only"),
         new(OptionId.IPv4Only, '4', ["ipv4-only"], null, "listen on IPv4 only"),
         new(OptionId.IPv6Only, '6', ["ipv6-only"], null, "listen on IPv6 only"),
+        new(OptionId.Vsock, '\0', ["vsock"], null, "listen on a vsock, for virtual machines, with the port of -p"),
         new(OptionId.Single, 's', ["single", "stdin"], null, "serve one client on standard input and output"),
         new(OptionId.Run, '\0', ["run"], "COMMAND", "run it in /bin/sh with $uri set, then exit with its status"),
         new(OptionId.Filter, '\0', ["filter"], "NAME", "add a filter; the first is nearest the client"),
@@ -51,7 +52,6 @@ internal sealed record OptionEntry(OptionId Id, char Letter, string[] Names, str
         new(OptionId.Unsupported, '\0', ["swap"], null, "locking memory for swap"),
         new(OptionId.Unsupported, '\0', ["tls-psk"], "FILE", "pre-shared keys, which .NET's TLS does not have: use --tls-certificates"),
         new(OptionId.Unsupported, 'u', ["user"], "USER", "changing the user"),
-        new(OptionId.Unsupported, '\0', ["vsock"], null, "AF_VSOCK"),
     ];
 
     /// <summary>The short and the first long form, as in "-p, --port=PORT".</summary>

@@ -37,6 +37,7 @@ internal enum OptionId
     Unix,
     Verbose,
     Version,
+    Vsock,
 
     /// <summary>An option of nbdkit that this command does not have.</summary>
     Unsupported,

@@ -86,9 +86,9 @@ internal static class Serving
             return 0;
         }
         var uris = new List<string>();
-        foreach (Uri uri in server.Uris)
+        foreach (string uri in UrisOf(server, options))
         {
-            string text = TlsSetup.Uri(uri.AbsoluteUri, options);
+            string text = TlsSetup.Uri(uri, options);
             if (!uris.Contains(text))
             {
                 uris.Add(text);
@@ -113,6 +113,17 @@ internal static class Serving
         return 0;
     }
 
+    // The port of a vsock may be one that Uri cannot hold.
+    private static IEnumerable<string> UrisOf(NbdServer server, CommandOptions options)
+        => server.EndPoints is [VsockEndPoint vsock]
+            ? [new NbdUri
+            {
+                EndPoint = new VsockEndPoint(VsockEndPoint.LocalCid, vsock.Port),
+                ExportName = options.ExportName,
+                IsTls = options.Tls == TlsMode.Require,
+            }.ToString()]
+            : server.Uris.Select(uri => uri.AbsoluteUri);
+
     private static async Task<int> RunCaptiveAsync(
         NbdServer server, CommandOptions options, string uri, bool isTls, SignalHandling signals, Task stop)
     {
@@ -121,7 +132,12 @@ internal static class Serving
             options.Run!,
             uri,
             (endPoint as UnixDomainSocketEndPoint)?.ToString(),
-            (endPoint as IPEndPoint)?.Port,
+            endPoint switch
+            {
+                IPEndPoint ip => ip.Port,
+                VsockEndPoint vsock => vsock.Port,
+                _ => null,
+            },
             options.ExportName,
             isTls ? options.Tls ?? TlsMode.On : TlsMode.Off,
             options.TlsCertificates);

@@ -1,6 +1,5 @@
 using Microsoft.Extensions.ObjectPool;
 using NbdKit.Client;
-using NbdKit.Protocol;
 
 namespace NbdKit;
 

@@ -41,6 +41,11 @@ public enum NbdDisconnectReason
     /// </summary>
     TlsRequired,
 
+    /// <summary>
+    /// The handshake of the host's own failed, or settled more than the export has (<see cref="NbdTransmission"/>).
+    /// </summary>
+    HandshakeFailed,
+
     /// <summary>The server itself failed. This is a defect worth a report.</summary>
     Faulted,
 }

@@ -13,7 +13,7 @@ namespace NbdKit;
 /// <remarks>
 /// Any number of servers live in one process, also several for one chain. All members are safe for use by several threads.
 /// </remarks>
-public sealed class NbdServer : IAsyncDisposable
+public sealed partial class NbdServer : IAsyncDisposable
 {
     // How often the time limits of connections are looked at.
     private static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(250);
@@ -109,7 +109,7 @@ public sealed class NbdServer : IAsyncDisposable
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
     public Task<NbdDisconnect> ServeAsync(Socket socket, CancellationToken cancellationToken = default)
-        => ServeAsync(_core.TransportFor(socket), cancellationToken);
+        => ServeAsync(_core.TransportFor(socket), null, cancellationToken);
 
     /// <summary>Serves one client over a bidirectional stream, which the server disposes of. Starts the server if need be.</summary>
     /// <param name="stream">
@@ -122,14 +122,14 @@ public sealed class NbdServer : IAsyncDisposable
     public Task<NbdDisconnect> ServeAsync(Stream stream, CancellationToken cancellationToken = default)
         => stream is SslStream { IsAuthenticated: false }
             ? throw new ArgumentException("TLS is not established on this stream yet.", nameof(stream))
-            : ServeAsync(new StreamTransport(stream), cancellationToken);
+            : ServeAsync(new StreamTransport(stream), null, cancellationToken);
 
     /// <summary>Serves one client over a pair of pipes, which the server completes. Starts the server if need be.</summary>
     /// <param name="pipe">The pipes.</param>
     /// <param name="cancellationToken">Cuts the connection.</param>
     /// <returns>How the connection ended.</returns>
     public Task<NbdDisconnect> ServeAsync(IDuplexPipe pipe, CancellationToken cancellationToken = default)
-        => ServeAsync(new PipeTransport(pipe), cancellationToken);
+        => ServeAsync(new PipeTransport(pipe), null, cancellationToken);
 
     /// <summary>
     /// Stops in order: accepts no more clients, lets requests in flight finish for up to
@@ -156,7 +156,8 @@ public sealed class NbdServer : IAsyncDisposable
     /// <summary>Stops the server and waits for everything of it to end.</summary>
     public async ValueTask DisposeAsync() => await StopAsync(CancellationToken.None).ConfigureAwait(false);
 
-    private async Task<NbdDisconnect> ServeAsync(Transport transport, CancellationToken cancellationToken)
+    private async Task<NbdDisconnect> ServeAsync(
+        Transport transport, NbdTransmission? negotiated, CancellationToken cancellationToken)
     {
         try
         {
@@ -168,7 +169,8 @@ public sealed class NbdServer : IAsyncDisposable
             throw;
         }
         // Not on the caller's thread and context: the first steps may complete at once, for as long as the client wishes.
-        return await Task.Run(() => _core.ServeAsync(transport, cancellationToken), CancellationToken.None).ConfigureAwait(false);
+        return await Task.Run(() => _core.ServeAsync(transport, negotiated, cancellationToken), CancellationToken.None)
+            .ConfigureAwait(false);
     }
 
     private async Task StartCoreAsync(CancellationToken cancellationToken)

@@ -9,8 +9,9 @@ namespace NbdKit;
 public sealed record NbdServerOptions
 {
     /// <summary>
-    /// Where to listen: <see cref="IPEndPoint"/> (port 0 picks a free one) and
-    /// <see cref="System.Net.Sockets.UnixDomainSocketEndPoint"/>. Empty for a server that is only given connections.
+    /// Where to listen: <see cref="IPEndPoint"/> (port 0 picks a free one),
+    /// <see cref="System.Net.Sockets.UnixDomainSocketEndPoint"/> and <see cref="VsockEndPoint"/> (port 2^32-1 picks a free one).
+    /// Empty for a server that is only given connections.
     /// </summary>
     public IReadOnlyList<EndPoint> EndPoints { get; init; } = [];
 

@@ -1,4 +1,3 @@
-using NbdKit.Protocol;
 using NbdKit.Transports;
 
 namespace NbdKit.Client;

@@ -42,6 +42,12 @@ internal sealed partial class Connection
 
     public ServerCore Server => _server;
 
+    /// <summary>The handshake, if it is the host's; null for NBD's.</summary>
+    public NbdTransmission? Negotiated { get; set; }
+
+    /// <summary>How the host's own handshake failed, or null.</summary>
+    public Exception? HostFault { get; set; }
+
     public Transport Transport => _transport;
 
     public InputReader Input { get; private set; }

@@ -12,7 +12,8 @@ internal sealed record ExportSession(
     /// <summary>Whether a write with an extended header has a payload only if its flags say so.</summary>
     public bool RequirePayloadFlag { get; init; }
 
-    public NbdExportInfo Info => Context.Info;
+    /// <summary>What the context is, or the part of it that the client was told about.</summary>
+    public NbdExportInfo Info { get; init; } = Context.Info;
 
     /// <summary>The flags that tell a client what an export can do ("Transmission flags").</summary>
     public static TransmissionFlags FlagsFor(NbdExportInfo info, ThreadModel model, ReplyForm replies, bool hasMetaContexts)

@@ -122,6 +122,11 @@ internal sealed partial class Handshake
             await session.Context.CloseAsync().ConfigureAwait(false);
             throw;
         }
+        Enter(session);
+    }
+
+    private void Enter(ExportSession session)
+    {
         // The transmission counts requests itself, and ends them before the context is finalized.
         session.Context.CountsCalls = false;
         if (_connection.Server.Logger.IsEnabled(LogLevel.Information))

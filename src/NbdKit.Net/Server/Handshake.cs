@@ -56,6 +56,10 @@ internal sealed partial class Handshake
 
     private async Task<ExportSession?> NegotiateAsync()
     {
+        if (_connection.Negotiated is { } negotiated)
+        {
+            return await SettledAsync(negotiated).ConfigureAwait(false);
+        }
         if (_options.Oldstyle)
         {
             return await OldstyleAsync().ConfigureAwait(false);

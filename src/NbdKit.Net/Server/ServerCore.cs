@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Net.Sockets;
+using System.Runtime.ExceptionServices;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
@@ -79,7 +80,14 @@ internal sealed class ServerCore : IDisposable
     public void RequestStop() => _requestStop();
 
     /// <summary>Serves a client to its end.</summary>
-    public async Task<NbdDisconnect> ServeAsync(Transport transport, CancellationToken cancellationToken)
+    public Task<NbdDisconnect> ServeAsync(Transport transport, CancellationToken cancellationToken)
+        => ServeAsync(transport, null, cancellationToken);
+
+    /// <summary>
+    /// Serves a client to its end; from the transmission phase on if a handshake of the host's is given, whose failures it throws.
+    /// </summary>
+    public async Task<NbdDisconnect> ServeAsync(
+        Transport transport, NbdTransmission? negotiated, CancellationToken cancellationToken)
     {
         long id = Interlocked.Increment(ref _lastId);
         if (!TryRegister(id, transport, out Connection? connection, out NbdDisconnect? refusal))
@@ -92,7 +100,13 @@ internal sealed class ServerCore : IDisposable
             using CancellationTokenRegistration cut = cancellationToken.UnsafeRegister(
                 state => ((Connection)state!).Abort(NbdDisconnectReason.ServerStopped, "the host cut the connection"),
                 connection);
-            return await connection.RunAsync().ConfigureAwait(false);
+            connection.Negotiated = negotiated;
+            NbdDisconnect end = await connection.RunAsync().ConfigureAwait(false);
+            if (connection.HostFault is { } fault)
+            {
+                ExceptionDispatchInfo.Throw(fault);
+            }
+            return end;
         }
         finally
         {

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using NbdKit.Buffers;
 using NbdKit.Protocol;
 
@@ -23,6 +24,7 @@ internal sealed partial class Transmission
     /// Receives the payload of a write into lent memory, with which the write is done; false if the layers lend none. If the
     /// client leaves in the middle, a part of the range has the new content: the write was never acknowledged.
     /// </summary>
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<bool> TryWriteLentAsync(RequestHeader header)
     {
         if (_startsElsewhere || (header.Flags & ~CommandFlags.PayloadLength) != 0 || Borrow(header, forWrite: true) is not { } loan)

@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using NbdKit.Buffers;
 using NbdKit.Protocol;
@@ -143,6 +144,7 @@ internal sealed partial class Transmission
         return pending;
     }
 
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask ReceivePayloadAsync()
     {
         RequestHeader header = _current;

@@ -2,24 +2,24 @@ using System.Diagnostics;
 using System.Net.Security;
 using System.Net.Sockets;
 using System.Reflection;
+using NbdKit.Native;
 using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Server;
 
-/// <summary>Inside TLS a request allocates next to nothing in the steady state.</summary>
+/// <summary>Inside TLS a request allocates nothing in the steady state.</summary>
 [NonParallelizable]
 public sealed class TlsAllocationTests
 {
     private const int Depth = 50;
 
-    // Replies are written by calls that leave nothing behind. A payload comes in records, and waiting for the next one in the
-    // middle of it takes an object now and then.
-    [TestCase("read", (ushort)0, 4096, 20_000, 32)]
-    [TestCase("write", (ushort)1, 4096, 20_000, 256)]
-    [TestCase("large read", (ushort)0, 256 << 10, 1_000, 256)]
-    [TestCase("large write", (ushort)1, 256 << 10, 1_000, 4096)]
-    public async Task A_request_allocates_next_to_nothing(string name, ushort command, int length, int requests, int limit)
+    // What is left is the rest of the process: one object for each request would be 24 bytes at least.
+    [TestCase("read", (ushort)0, 4096, 20_000, 16)]
+    [TestCase("write", (ushort)1, 4096, 20_000, 16)]
+    [TestCase("large read", (ushort)0, 256 << 10, 2_000, 16)]
+    [TestCase("large write", (ushort)1, 256 << 10, 2_000, 16)]
+    public async Task A_request_allocates_nothing(string name, ushort command, int length, int requests, int limit)
     {
         await using var server = new NbdServer(
             NbdBackend.Compose(new MemoryPlugin { Size = 64 << 20 }),
@@ -32,6 +32,9 @@ public sealed class TlsAllocationTests
         await client.AuthenticateAsClientAsync(TestCertificates.Client());
         await client.WriteAsync(WireBytes.Option(Opt.Go, WireBytes.InfoRequest([])));
         await client.ReadExactlyAsync(new byte[20 + 12 + 20]);
+        // The runtime's own calls allocate on a socket that was used asynchronously: the client must not be what is measured.
+        Assume.That(OperatingSystem.IsLinux());
+        LinuxSocket.MakeBlocking(sockets.Client.SafeHandle);
         var batch = new MemoryStream();
         for (int i = 0; i < Depth; i++)
         {

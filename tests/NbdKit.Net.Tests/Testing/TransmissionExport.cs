@@ -1,5 +1,4 @@
 using NbdKit.Client;
-using NbdKit.Protocol;
 using NbdKit.Transports;
 
 namespace NbdKit.Tests.Testing;

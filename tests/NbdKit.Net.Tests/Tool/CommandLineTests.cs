@@ -175,11 +175,11 @@ public sealed class CommandLineTests
 
     [TestCase("-U /s -p 1 memory"), TestCase("-U /s -i ::1 memory"), TestCase("-s -U /s memory")]
     [TestCase("-s -p 1 memory")]
+    [TestCase("--vsock -U /s memory"), TestCase("--vsock -i ::1 memory"), TestCase("-s --vsock memory")]
     [TestCase("-s --run true memory"), TestCase("-o --tls=require memory"), TestCase("-o --tls=on memory")]
     public void Contradictions_are_refused(string arguments)
         => Assert.That(Failure(arguments), Does.Contain("does not go together"));
 
-    [TestCase("--vsock")]
     [TestCase("--selinux-label=x")]
     [TestCase("-u me"), TestCase("--user=me"), TestCase("-g us"), TestCase("--group us"), TestCase("--swap")]
     [TestCase("-D x=1")]

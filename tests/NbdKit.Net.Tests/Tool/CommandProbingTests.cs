@@ -45,7 +45,7 @@ public sealed class CommandProbingTests
     {
         Assert.That(
             (await ToolProcess.RunAsync("--long-options")).Output,
-            Does.Contain("--mask-handshake\n").And.Not.Contain("--vsock"));
+            Does.Contain("--mask-handshake\n").And.Contain("--vsock\n").And.Not.Contain("--swap"));
         Assert.That(
             (await ToolProcess.RunAsync("--short-options")).Output,
             Does.Contain("-U\n").And.Not.Contain("-D\n"));

@@ -62,6 +62,17 @@ public sealed class ListeningTests
             async () => await EndPoints("-U", "/" + new string('x', 200)),
             Throws.TypeOf<CommandException>().With.Message.Contains("too long"));
 
+    [TestCase("", 10809u), TestCase("-p 70000", 70_000u), TestCase("-p 4294967294", 4_294_967_294u), TestCase("-p 0", uint.MaxValue)]
+    public async Task A_vsock_has_the_NBD_port_or_one_of_32_bits(string port, uint expected)
+        => Assert.That(
+            await EndPoints(["--vsock", .. port.Split(' ', StringSplitOptions.RemoveEmptyEntries)]),
+            Is.EqualTo(new[] { new VsockEndPoint(VsockEndPoint.AnyCid, expected) }));
+
+    [TestCase("4294967295"), TestCase("4294967296"), TestCase("-1"), TestCase("no-such-service")]
+    public void A_vsock_has_no_other_port(string port)
+        => Assert.That(
+            async () => await EndPoints("--vsock", "-p", port), Throws.TypeOf<CommandException>().With.Message.Contains(port));
+
     [Test]
     public async Task A_single_connection_needs_no_endpoint() => Assert.That(await EndPoints("-s"), Is.Empty);
 
