@@ -155,6 +155,8 @@ public sealed class ClientPeerTests
 
         Assert.CatchAsync<OperationCanceledException>(() => reading.WaitAsync(Peer.Deadline));
         byte[] second = new byte[1];
+        // nbdkit may answer two reads in any order; what was given up is answered half a second before the second of these.
+        await client.ReadAsync(second, 0).AsTask().WaitAsync(Peer.Deadline);
         await client.ReadAsync(second, 0).AsTask().WaitAsync(Peer.Deadline);
         Assert.That(second[0], Is.EqualTo(7));
         Assert.That(buffer, Is.All.Zero);
