@@ -58,6 +58,9 @@ public sealed class ExtentList : IReadOnlyList<Extent>
     /// <summary>The name of the meta context that the extents are asked for, such as <c>base:allocation</c>.</summary>
     public string MetaContext { get; }
 
+    /// <summary>Whether the number of extents is not limited: nothing that is added is ever dropped.</summary>
+    internal bool IsUnlimited => _maximumCount == int.MaxValue;
+
     /// <summary>The number of extents kept.</summary>
     public int Count => _extents.Count;
 

@@ -73,9 +73,9 @@ public sealed partial class NbdClient
         var chunks = new List<NbdReadChunk>();
         CommandFlags flags = dontFragment ? CommandFlags.DontFragment : CommandFlags.None;
         int most = Checks(NbdStrictness.PayloadSize) ? _largest : buffer.Length;
-        for (int at = 0; at < Math.Max(1, buffer.Length); at += most)
+        for (long at = 0; at < Math.Max(1, buffer.Length); at += most)
         {
-            Memory<byte> piece = buffer.Slice(at, Math.Min(most, buffer.Length - at));
+            Memory<byte> piece = buffer.Slice((int)at, (int)Math.Min(most, buffer.Length - at));
             int known = chunks.Count;
             try
             {
@@ -160,9 +160,10 @@ public sealed partial class NbdClient
         Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
         var pieces = new List<Task>();
-        for (int at = 0; at < buffer.Length; at += _largest)
+        // 64 bits: the end of the largest array is less than one piece away from 2^31.
+        for (long at = 0; at < buffer.Length; at += _largest)
         {
-            Memory<byte> piece = buffer.Slice(at, Math.Min(_largest, buffer.Length - at));
+            Memory<byte> piece = buffer.Slice((int)at, (int)Math.Min(_largest, buffer.Length - at));
             pieces.Add(SubmitRead(piece, offset + at, CommandFlags.None, null, cancellationToken).AsTask());
         }
         try
@@ -181,9 +182,9 @@ public sealed partial class NbdClient
         ReadOnlyMemory<byte> data, long offset, CommandFlags flags, CancellationToken cancellationToken)
     {
         var pieces = new List<Task>();
-        for (int at = 0; at < data.Length; at += _largest)
+        for (long at = 0; at < data.Length; at += _largest)
         {
-            ReadOnlyMemory<byte> piece = data.Slice(at, Math.Min(_largest, data.Length - at));
+            ReadOnlyMemory<byte> piece = data.Slice((int)at, (int)Math.Min(_largest, data.Length - at));
             pieces.Add(SubmitWrite(piece, offset + at, flags, cancellationToken).AsTask());
         }
         await Task.WhenAll(pieces).ConfigureAwait(false);

@@ -33,9 +33,26 @@ public sealed partial class NextContext
         {
             Support.None => ReadAsync(buffer, offset, cancellationToken),
             Support.Emulate => ReadByExtentsAsync(buffer, offset, extents, cancellationToken),
+            // Not told of a hole, a caller takes what the layer left in the buffer for its content.
+            _ when !extents.IsUnlimited => ReadLimitedAsync(buffer, offset, extents, cancellationToken),
             _ when _readVia is not null && IsDirect => _readVia.ReadSparseAsync(buffer, offset, extents, cancellationToken),
             _ => Run(LayerCall.ReadSparse(buffer, offset, extents), cancellationToken),
         };
+    }
+
+    private async ValueTask ReadLimitedAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+    {
+        var all = new ExtentList(offset, offset + buffer.Length, maximumCount: int.MaxValue);
+        await ReadSparseAsync(buffer, offset, all, cancellationToken).ConfigureAwait(false);
+        foreach (Extent extent in all)
+        {
+            extents.Add(extent.Offset, extent.Length, extent.Status);
+            if ((extent.Status & ExtentStatus.Zero) != 0 && extents.Covered < extent.End)
+            {
+                buffer.Span[(int)(extent.Offset - offset)..(int)(extent.End - offset)].Clear();
+            }
+        }
     }
 
     private async ValueTask ReadByExtentsAsync(

@@ -11,6 +11,9 @@ internal static partial class ClientLog
     [LoggerMessage(102, LogLevel.Debug, "The connection is encrypted with {Protocol}, {CipherSuite}")]
     public static partial void Encrypted(ILogger logger, string protocol, string cipherSuite);
 
+    [LoggerMessage(104, LogLevel.Debug, "The transport, or a callback on its end, failed when the connection was ended")]
+    public static partial void EndFailed(ILogger logger, Exception exception);
+
     [LoggerMessage(103, LogLevel.Debug, "Opened export '{Export}', {Size} bytes, flags {Flags}")]
     public static partial void ExportOpened(ILogger logger, string export, ulong size, string flags);
 }

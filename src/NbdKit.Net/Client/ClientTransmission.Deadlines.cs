@@ -77,7 +77,12 @@ internal sealed partial class ClientTransmission
         if (command is null || command.IsEnded)
         {
             // Given up but held by a send that does not end.
-            stuck |= command is { IsTouched: true, Type: CommandType.Write } && Left(command) <= TimeSpan.Zero;
+            if (command is { IsTouched: true, Type: CommandType.Write })
+            {
+                TimeSpan held = Left(command);
+                stuck |= held <= TimeSpan.Zero;
+                next = held > TimeSpan.Zero && (next == Timeout.InfiniteTimeSpan || held < next) ? held : next;
+            }
             return;
         }
         TimeSpan left = Left(command);

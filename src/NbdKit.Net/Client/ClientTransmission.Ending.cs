@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using NbdKit.Server;
 
 namespace NbdKit.Client;
@@ -118,9 +119,22 @@ internal sealed partial class ClientTransmission : IAsyncDisposable
             _timer?.Dispose();
         }
         // Ends the send and the receive that are under way: only then is the memory that they use the caller's again.
-        _aborted.Cancel();
-        _transport.Abort();
+        Try(_aborted.Cancel);
+        Try(_transport.Abort);
         _completions.ScheduleIfAny();
+    }
+
+    private void Try(Action end)
+    {
+        try
+        {
+            end();
+        }
+        catch (Exception e)
+        {
+            // A stream or pipe of the host's that does not like to be ended: nobody who called has to do with that.
+            ClientLog.EndFailed(_options.LoggerFactory.CreateLogger("NbdKit.Client"), e);
+        }
     }
 
     private async Task ReceiveAsync()
@@ -212,7 +226,7 @@ internal sealed partial class ClientTransmission : IAsyncDisposable
         {
             await _transport.CloseAsync().ConfigureAwait(false);
         }
-        catch (Exception e) when (e is IOException or ObjectDisposedException or InvalidOperationException)
+        catch (Exception e) when (e is IOException or SocketException or InvalidOperationException)
         {
             // It had ended already: there is nothing left to close in order.
         }

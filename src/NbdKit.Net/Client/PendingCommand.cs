@@ -150,6 +150,11 @@ internal sealed class PendingCommand(ClientTransmission transmission) : IValueTa
 
     void IValueTaskSource.GetResult(short token)
     {
+        // Whoever asks too early, or again, must not give back what is in use: this throws for a request that is another by now.
+        if (_core.GetStatus(token) == ValueTaskSourceStatus.Pending)
+        {
+            throw new InvalidOperationException("The request has not completed: await it.");
+        }
         try
         {
             _core.GetResult(token);

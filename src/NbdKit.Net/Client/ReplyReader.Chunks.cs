@@ -7,6 +7,9 @@ namespace NbdKit.Client;
 // "Structured reply types", in structured and in extended chunks.
 internal sealed partial class ReplyReader
 {
+    // A server must not decide how much memory its answer takes here.
+    private const int MostChunks = 1 << 20;
+
     private const ushort ErrorBit = 0x8000;
 
     // What error chunks may hold besides the message, in types that nobody defined yet.
@@ -121,7 +124,24 @@ internal sealed partial class ReplyReader
     }
 
     private static void AddChunk(PendingCommand command, int at, int length, bool isHole)
-        => command.Chunks?.Add(new NbdReadChunk(command.Offset + at, length, isHole));
+    {
+        if (command.Chunks is not { } chunks)
+        {
+            return;
+        }
+        long offset = command.Offset + at;
+        if (chunks.Count > 0 && chunks[^1] is var last && last.IsHole == isHole && last.Offset + last.Length == offset)
+        {
+            chunks[^1] = last with { Length = last.Length + length };
+            return;
+        }
+        if (chunks.Count >= MostChunks)
+        {
+            throw new NbdClientException(
+                NbdClientError.LimitExceeded, $"The server sent a read in more than {MostChunks} chunks of holes and data.");
+        }
+        chunks.Add(new NbdReadChunk(offset, length, isHole));
+    }
 
     // Error 32, message length 16, message; for ERROR_OFFSET then offset 64, for types to come anything.
     private async ValueTask ReadErrorAsync(

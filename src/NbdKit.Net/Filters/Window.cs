@@ -62,7 +62,7 @@ internal static class Window
         ExtentList extents,
         CancellationToken cancellationToken)
     {
-        var below = new ExtentList(start + offset, start + offset + buffer.Length);
+        var below = new ExtentList(start + offset, start + offset + buffer.Length, maximumCount: int.MaxValue);
         await next.ReadSparseAsync(buffer, start + offset, below, cancellationToken).ConfigureAwait(false);
         foreach (Extent extent in below)
         {

@@ -264,6 +264,10 @@ internal sealed class ReplyWriter(
             }
         }
         segment.Release();
+        if (segment.Loan is not null)
+        {
+            loans.Return(segment.Loan);
+        }
     }
 
     private bool TryDequeue(out ReplySegment segment, out bool closed)

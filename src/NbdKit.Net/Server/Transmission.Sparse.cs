@@ -75,7 +75,7 @@ internal sealed partial class Transmission
             _replies.Commit(size);
             return true;
         }
-        StartChunked(header, default);
+        StartChunked(header, ValueTask.CompletedTask);
         return true;
     }
 
@@ -167,14 +167,17 @@ internal sealed partial class Transmission
         SparsePlan plan = pending.Plan;
         long offset = (long)header.Offset;
         int start = _dataHeaderSize;
+        // Without a limit: the layer leaves every hole unfilled that it tells, so that none may be lost.
+        var extents = new ExtentList(offset, offset + length, maximumCount: int.MaxValue);
         // Every chunk header but the first lies in the room of a hole, which is longer; the end needs room of its own.
-        byte[] rented = ArrayPool<byte>.Shared.Rent(start + (int)length + EndSize(header));
+        byte[] rented = ArrayPool<byte>.Shared.Rent(
+            Math.Max(start + (int)length, ReplyChunk.HoleSize(_form)) + EndSize(header));
         try
         {
             await _export.Context.ReadSparseAsync(
-                rented.AsMemory(start, (int)length), offset, pending.Extents, _connection.Aborted).ConfigureAwait(false);
-            plan.Build(offset, length, pending.Extents, minimumBlock: 1);
-            plan.ClearHolesInData(rented.AsSpan(start, (int)length), offset, pending.Extents);
+                rented.AsMemory(start, (int)length), offset, extents, _connection.Aborted).ConfigureAwait(false);
+            plan.Build(offset, length, extents, minimumBlock: 1);
+            plan.ClearHolesInData(rented.AsSpan(start, (int)length), offset, extents);
             int at = 0;
             for (int i = 0; i < plan.Pieces.Count; i++)
             {

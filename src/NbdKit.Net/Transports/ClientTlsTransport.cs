@@ -1,4 +1,5 @@
 using System.Net.Security;
+using System.Net.Sockets;
 
 namespace NbdKit.Transports;
 
@@ -25,12 +26,19 @@ internal sealed class ClientTlsTransport(SslStream stream, Transport inner) : Tr
             // close_notify, so that the peer can tell an end from a cut.
             await stream.ShutdownAsync().WaitAsync(Farewell).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is IOException or TimeoutException or InvalidOperationException or OperationCanceledException)
+        catch (Exception e) when (e is IOException or SocketException or TimeoutException or InvalidOperationException
+            or OperationCanceledException)
         {
             // The peer is gone already, or takes nothing.
         }
-        await inner.CloseAsync().ConfigureAwait(false);
-        await stream.DisposeAsync().ConfigureAwait(false);
+        try
+        {
+            await inner.CloseAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await stream.DisposeAsync().ConfigureAwait(false);
+        }
     }
 
     public override void Abort()

@@ -341,6 +341,26 @@ public sealed class ClientRequestTests
     }
 
     [Test]
+    public async Task Asking_for_the_result_too_early_or_twice_takes_nothing_from_other_requests()
+    {
+        await using var server = new TransmissionServer();
+        byte[] buffer = new byte[4];
+        ValueTask early = server.Client.ReadAsync(buffer, 0);
+        Assert.Throws<InvalidOperationException>(() => early.GetAwaiter().GetResult());
+        WireRequest first = await server.NextAsync();
+        Task second = server.Client.ReadAsync(new byte[4], 512).AsTask();
+        WireRequest other = await server.NextAsync();
+
+        await server.SucceedAsync(first, [1, 2, 3, 4]);
+        await early.AsTask().Soon();
+        Assert.That(second.IsCompleted, Is.False);
+        await server.SucceedAsync(other, [5, 6, 7, 8]);
+
+        await second.Soon();
+        Assert.That(buffer, Is.EqualTo(new byte[] { 1, 2, 3, 4 }));
+    }
+
+    [Test]
     public async Task A_sparse_read_tells_its_parts_in_order()
     {
         await using var server = new TransmissionServer();

@@ -1,3 +1,4 @@
+using NbdKit.Filters;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Conformance;
@@ -68,6 +69,39 @@ public sealed class SparseReadTests : WireTest
         Assert.That(whole.Chunks.Single().Type, Is.EqualTo(ChunkType.OffsetData));
         Assert.That(whole.Data, Is.EqualTo(data[(Size / 2)..]));
         Assert.That(small.Data, Is.All.Zero);
+    }
+
+    [Test, Property("Rule", "S184"), Property("Rule", "S186")]
+    public async Task S184_S186_However_many_holes_a_plugin_tells_none_is_sent_as_what_was_in_the_buffer([Values] bool shifted)
+    {
+        const int Large = 24 << 20;
+        byte[] data = new byte[Large];
+        var extents = new List<Extent>();
+        for (int at = 0; at < Large; at += 8192)
+        {
+            data.AsSpan(at, 4096).Fill((byte)(at >> 13));
+            extents.Add(new Extent(at, 4096, ExtentStatus.Data));
+            extents.Add(new Extent(at + 4096, 4096, Hole));
+        }
+        var plugin = new TestPlugin(Export(data, extents, Support.Native));
+        await using NbdBackend chain = NbdBackend.Compose(plugin, shifted ? [new OffsetFilter { Offset = 8192 }] : []);
+        await using NextContext disk = await chain.OpenAsync();
+        int start = shifted ? 8192 : 0;
+        byte[] buffer = new byte[Large - start];
+        var few = new ExtentList(0, buffer.Length, maximumCount: 10);
+        await disk.ReadSparseAsync(buffer, 0, few, default);
+        foreach (Extent hole in few.Where(extent => extent.Status == Hole))
+        {
+            buffer.AsSpan((int)hole.Offset, (int)hole.Length).Clear();
+        }
+        Assert.That(buffer.AsSpan().SequenceEqual(data.AsSpan(start)), "what a full list does not tell is in the buffer");
+        ServerFixture server = await ServeAsync(plugin);
+        WireClient client = await server.TransmitAsync(structured: true);
+
+        WireReply reply = await client.ExpectCallAsync(WireError.Ok, Cmd.Read, 0, Large);
+
+        Assert.That(reply.Data.AsSpan().SequenceEqual(data));
+        Assert.That(reply.Chunks.Count(chunk => chunk.Type == ChunkType.OffsetHole), Is.EqualTo(extents.Count / 2));
     }
 
     [Test, Property("Rule", "S196"), Property("Rule", "S197")]

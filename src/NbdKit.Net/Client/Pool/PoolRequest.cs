@@ -43,8 +43,17 @@ internal readonly record struct PoolRequest(
     private ValueTask ReadSparseAsync(NbdClient client, ExtentList extents, CancellationToken cancellationToken)
     {
         // Told only once all has arrived: an attempt that fails tells nothing.
-        void Add(NbdReadChunk chunk) => extents.Add(
-            chunk.Offset, chunk.Length, chunk.IsHole ? ExtentStatus.Hole | ExtentStatus.Zero : ExtentStatus.Data);
+        Memory<byte> buffer = Buffer;
+        long start = Offset;
+        void Add(NbdReadChunk chunk)
+        {
+            extents.Add(chunk.Offset, chunk.Length, chunk.IsHole ? ExtentStatus.Hole | ExtentStatus.Zero : ExtentStatus.Data);
+            if (chunk.IsHole && extents.Covered < chunk.Offset + chunk.Length)
+            {
+                // The list is full: what it does not tell must be in the buffer.
+                buffer.Span.Slice((int)(chunk.Offset - start), chunk.Length).Clear();
+            }
+        }
         return client.ReadSparseAsync(Buffer, Offset, Add, dontFragment: false, cancellationToken);
     }
 }
