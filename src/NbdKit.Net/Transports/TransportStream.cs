@@ -12,27 +12,13 @@ namespace NbdKit.Transports;
 /// receive that has to end looks like the end of the stream, and a send fails only with its connection.
 /// </remarks>
 internal sealed class TransportStream(
-    Transport transport, SlabPool pool, CancellationToken receiving, CancellationToken aborted) : Stream
+    Transport transport, SlabPool pool, CancellationToken receiving, CancellationToken aborted) : AsyncStream
 {
     // SslStream sends from the reading side too, where TLS itself has something to say.
     private readonly SemaphoreSlim _sending = new(1, 1);
     private Slab? _gathered;
     private int _length;
     private bool _gathers;
-
-    public override bool CanRead => true;
-
-    public override bool CanWrite => true;
-
-    public override bool CanSeek => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position
-    {
-        get => throw new NotSupportedException();
-        set => throw new NotSupportedException();
-    }
 
     /// <summary>From now on what is written waits for <see cref="SendGatheredAsync"/>, or until a slab is full.</summary>
     public void Gather() => _gathers = true;
@@ -85,26 +71,6 @@ internal sealed class TransportStream(
             _sending.Release();
         }
     }
-
-    public override Task<int> ReadAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken)
-        => ReadAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override Task WriteAsync(byte[] buffer, int offset, int count, CancellationToken cancellationToken)
-        => WriteAsync(buffer.AsMemory(offset, count), cancellationToken).AsTask();
-
-    public override Task FlushAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-    public override void Flush()
-    {
-    }
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
     private async ValueTask FlushGatheredAsync()
