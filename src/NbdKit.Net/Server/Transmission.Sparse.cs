@@ -131,8 +131,7 @@ internal sealed partial class Transmission
         }
         if (IsSparse(header))
         {
-            await AskAsync(asking ?? context.ExtentsAsync(offset, length, RequestFlags.None, extents, _connection.Aborted), extents)
-                .ConfigureAwait(false);
+            await AskAsync(asking, extents).ConfigureAwait(false);
         }
         plan.Build(offset, length, extents, _export.Info.BlockSize.Minimum);
         byte[] rented = ArrayPool<byte>.Shared.Rent(SizeOf(plan, header));
@@ -202,11 +201,12 @@ internal sealed partial class Transmission
     }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
-    private static async ValueTask AskAsync(ValueTask asking, ExtentList extents)
+    private async ValueTask AskAsync(ValueTask? asking, ExtentList extents)
     {
         try
         {
-            await asking.ConfigureAwait(false);
+            await (asking ?? _export.Context.ExtentsAsync(
+                extents.Start, extents.End - extents.Start, RequestFlags.None, extents, _connection.Aborted)).ConfigureAwait(false);
         }
         catch (Exception)
         {

@@ -121,9 +121,9 @@ public sealed class SparseReadTests : WireTest
     }
 
     [Test, Property("Rule", "S184")]
-    public async Task S184_A_plugin_that_does_not_know_its_extents_is_read_as_a_whole()
+    public async Task S184_A_plugin_that_does_not_know_its_extents_is_read_as_a_whole([Values] bool blocking)
     {
-        TestExport export = Export(new byte[Size], [], Support.Emulate);
+        TestExport export = Export(new byte[Size], [], Support.Emulate, blocking);
         export.Extents = (_, _) => throw new IOException("no idea");
         ServerFixture server = await ServeAsync(export);
         WireClient client = await server.TransmitAsync(structured: true);
@@ -170,6 +170,36 @@ public sealed class SparseReadTests : WireTest
             Assert.That(reply.Error, Is.Zero.Or.EqualTo(WireError.Io));
             Assert.That(reply.Error == 0 || reply.Chunks.Count == 1);
         }
+    }
+
+    [Test, Property("Rule", "S184")]
+    public async Task S184_Nor_does_it_matter_if_a_blocking_layer_refuses_at_once()
+    {
+        await using NbdBackend chain = NbdBackend.Compose(
+            new TestPlugin(Export(new byte[Size], [], Support.Emulate, blocking: true)), [new RefusingFilter()]);
+        await using var server = new NbdServer(chain);
+        var pipes = new PipePair();
+        await using var client = new WireClient(pipes.Client, server.ServeAsync(pipes.Server));
+        await client.GreetAsync();
+        await client.StructuredAsync();
+        await client.GoAsync();
+
+        await client.ExpectCallAsync(WireError.Ok, Cmd.Read, 0, Size);
+    }
+
+    private sealed class RefusingFilter : INbdFilter, INbdFilterHandle
+    {
+        public string Name => "refusing";
+
+        public async ValueTask<INbdFilterHandle> OpenAsync(NbdContext context, CancellationToken cancellationToken)
+        {
+            await context.OpenNextAsync(cancellationToken);
+            return this;
+        }
+
+        public ValueTask ExtentsAsync(
+            NextContext next, long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
+            => throw new NbdException(NbdError.IoError, "not now");
     }
 
     private static TestExport Export(
