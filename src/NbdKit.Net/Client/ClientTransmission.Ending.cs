@@ -191,7 +191,7 @@ internal sealed partial class ClientTransmission : IAsyncDisposable
         }
         catch (TimeoutException)
         {
-            _transport.Abort();
+            Try(_transport.Abort);
             await _receiving.ConfigureAwait(false);
         }
         lock (_lock)
@@ -200,7 +200,7 @@ internal sealed partial class ClientTransmission : IAsyncDisposable
             CloseStage();
             _timer?.Dispose();
         }
-        await _aborted.CancelAsync().ConfigureAwait(false);
+        Try(_aborted.Cancel);
         await CloseTransportAsync().ConfigureAwait(false);
     }
 

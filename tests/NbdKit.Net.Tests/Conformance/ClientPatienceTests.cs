@@ -173,6 +173,33 @@ public sealed class ClientPatienceTests
         Assert.That(client.IsConnected, Is.False);
     }
 
+    [Test, Property("Rule", "C086"), Property("Rule", "C088")]
+    public async Task C086_C088_A_write_that_was_given_up_and_is_still_being_taken_has_no_more_time_than_any_other()
+    {
+        var time = new FakeTimeProvider();
+        var sending = new TaskCompletionSource();
+        var transport = new ScriptedTransport
+        {
+            OnSend = token =>
+            {
+                sending.TrySetResult();
+                return new ValueTask(Task.Delay(Timeout.Infinite, token));
+            },
+        };
+        await using var client = new NbdClient(Impatient(time, 8).Session(transport), Impatient(time, 8).Options);
+        using var stop = new CancellationTokenSource();
+        Task writing = client.WriteAsync(new byte[100_000], 0, RequestFlags.None, stop.Token).AsTask();
+        await sending.Task.Soon();
+        time.Advance(TimeSpan.FromSeconds(3));
+        Task reading = client.ReadAsync(new byte[1], 0).AsTask();
+        await stop.CancelAsync();
+        time.Advance(TimeSpan.FromSeconds(4));
+
+        Assert.CatchAsync<OperationCanceledException>(() => writing.Soon());
+        Assert.CatchAsync<NbdClientException>(() => reading.Soon());
+        Assert.That((transport.IsAborted, client.IsConnected), Is.EqualTo((true, false)));
+    }
+
     [Test, Property("Rule", "C086")]
     public async Task C086_A_reply_that_races_with_the_end_of_its_time_is_told_or_dropped_once()
     {

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Conformance;
@@ -114,6 +115,32 @@ public sealed class ClientReadReplyTests
 
         Assert.That(buffer, Is.EqualTo(content), $"seed {seed}");
         await ServesAsync(server);
+    }
+
+    /// <summary>However a server cuts its answer, what the client remembers of it is bounded.</summary>
+    [Test, Property("Rule", "C059")]
+    public async Task C059_A_flood_of_single_bytes_ends_the_connection()
+    {
+        const int Pairs = (1 << 19) + 1;
+        await using var server = new TransmissionServer(new TransmissionExport { Size = 1 << 22 });
+        Task reading = server.Client.ReadSparseAsync(new byte[2 * Pairs], 0, _ => { }).AsTask();
+        WireRequest request = await server.NextAsync();
+        byte[] pair = [.. server.Data(request, 0, [1], done: false), .. server.Hole(request, 1, 1, done: false)];
+        byte[] burst = [.. Enumerable.Repeat(pair, 128).SelectMany(bytes => bytes)];
+        // Behind their headers of 20 bytes; the first has an offset and one byte of data.
+        const int AtData = 20, AtHole = 20 + 9 + 20;
+        for (int i = 0; i < Pairs && !reading.IsCompleted; i += 128)
+        {
+            for (int j = 0; j < 128; j++)
+            {
+                BinaryPrimitives.WriteUInt64BigEndian(burst.AsSpan((j * pair.Length) + AtData), (ulong)(2 * (i + j)));
+                BinaryPrimitives.WriteUInt64BigEndian(burst.AsSpan((j * pair.Length) + AtHole), (ulong)(2 * (i + j)) + 1);
+            }
+            await server.SendAsync(burst);
+        }
+
+        Assert.That(
+            Assert.ThrowsAsync<NbdClientException>(() => reading.Soon())!.Error, Is.EqualTo(NbdClientError.LimitExceeded));
     }
 
     [Test, Property("Rule", "C070")]

@@ -181,12 +181,14 @@ public sealed class TlsClientTests
             new NbdServerTls((_, _) => new(new SslServerAuthenticationOptions { ServerCertificate = Volatile.Read(ref current) })),
             lenient: true);
         await using NbdClient before = await NbdClient.ConnectAsync(AddressOf(server), Encrypting());
-        Volatile.Write(ref current, ServerCertificates.Good);
+        Volatile.Write(
+            ref current,
+            TestCertificates.Issue(TestCertificates.Stranger, "CN=localhost", TestCertificates.ServerUsage, ["localhost"]));
 
         Assert.That(ErrorOf(() => NbdClient.ConnectAsync(AddressOf(server), Encrypting())), Is.EqualTo(NbdClientError.TlsFailed));
-        await using NbdClient after = await NbdClient.ConnectAsync(
-            AddressOf(server),
-            new NbdClientOptions { Tls = NbdTlsPolicy.Require, TlsAuthentication = ServerCertificates.Trusting("localhost") });
+        NbdClientOptions trusting = Encrypting();
+        trusting.TlsAuthentication!.CertificateChainPolicy!.CustomTrustStore.Add(TestCertificates.Stranger);
+        await using NbdClient after = await NbdClient.ConnectAsync(AddressOf(server), trusting);
         await RoundTripAsync(after, seed: 10);
         await RoundTripAsync(before, seed: 11);
     }

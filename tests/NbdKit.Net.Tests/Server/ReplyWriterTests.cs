@@ -104,6 +104,24 @@ public sealed class ReplyWriterTests
     }
 
     [Test]
+    public async Task A_loan_that_comes_after_the_end_is_given_back()
+    {
+        using var abort = new CancellationTokenSource();
+        _transport.OnSend = token => new ValueTask(Task.Delay(Timeout.Infinite, token));
+        Task sending = _writer.RunAsync(abort.Token);
+        _writer.Post(Shared(1));
+        await abort.CancelAsync();
+        Assert.That(async () => await sending.Soon(), Throws.InstanceOf<OperationCanceledException>());
+        var loan = new Loan();
+        loan.Add(GC.AllocateArray<byte>(16, pinned: true), 0, 16);
+
+        _writer.Post(Shared(2).With(loan));
+
+        Assert.That(loan.Length, Is.Zero, "nothing holds the memory that was lent");
+        _writer.Close();
+    }
+
+    [Test]
     public async Task A_stage_at_rest_holds_no_memory()
     {
         Task sending = _writer.RunAsync(CancellationToken.None);

@@ -1,26 +1,14 @@
+using NbdKit.Transports;
+
 namespace NbdKit.Tests.Testing;
 
 /// <summary>
 /// A stream that passes on what is written in random pieces with a pause after each, and hands out what is read in random
 /// pieces. Two writers at a time would mix their bytes up, and are caught besides.
 /// </summary>
-internal sealed class SplittingStream(Stream inner, Random random) : Stream
+internal sealed class SplittingStream(Stream inner, Random random) : AsyncStream
 {
     private int _writers;
-
-    public override bool CanRead => true;
-
-    public override bool CanWrite => true;
-
-    public override bool CanSeek => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position
-    {
-        get => throw new NotSupportedException();
-        set => throw new NotSupportedException();
-    }
 
     public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
         => inner.ReadAsync(buffer[..Piece(buffer.Length)], cancellationToken);
@@ -42,18 +30,6 @@ internal sealed class SplittingStream(Stream inner, Random random) : Stream
     }
 
     public override Task FlushAsync(CancellationToken cancellationToken) => inner.FlushAsync(cancellationToken);
-
-    public override void Flush()
-    {
-    }
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
 
     protected override void Dispose(bool disposing)
     {

@@ -1,26 +1,13 @@
 using System.Buffers;
 using System.IO.Pipelines;
+using NbdKit.Transports;
 
 namespace NbdKit.Tests.Testing;
 
 /// <summary>A client's end of a connection as a stream that keeps every byte that comes, to judge it as TLS.</summary>
-internal sealed class TapStream(IDuplexPipe pipe) : Stream
+internal sealed class TapStream(IDuplexPipe pipe) : AsyncStream
 {
     private readonly MemoryStream _received = new();
-
-    public override bool CanRead => true;
-
-    public override bool CanWrite => true;
-
-    public override bool CanSeek => false;
-
-    public override long Length => throw new NotSupportedException();
-
-    public override long Position
-    {
-        get => throw new NotSupportedException();
-        set => throw new NotSupportedException();
-    }
 
     /// <summary>The content types of all records that came; fails the test if anything else came.</summary>
     public IReadOnlyList<int> ExpectRecords()
@@ -63,20 +50,6 @@ internal sealed class TapStream(IDuplexPipe pipe) : Stream
 
     public override async ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
         => await pipe.Output.WriteAsync(buffer, cancellationToken);
-
-    public override Task FlushAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-    public override void Flush()
-    {
-    }
-
-    public override int Read(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
-
-    public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
-
-    public override void SetLength(long value) => throw new NotSupportedException();
 
     protected override void Dispose(bool disposing)
     {

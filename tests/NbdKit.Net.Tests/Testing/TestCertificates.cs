@@ -9,25 +9,27 @@ namespace NbdKit.Tests.Testing;
 /// <summary>Certificates made for the tests, in memory.</summary>
 internal static class TestCertificates
 {
-    private const string ServerUsage = "1.3.6.1.5.5.7.3.1";
-    private const string ClientUsage = "1.3.6.1.5.5.7.3.2";
+    public const string ServerUsage = "1.3.6.1.5.5.7.3.1";
+    public const string ClientUsage = "1.3.6.1.5.5.7.3.2";
+
+    private static readonly string[] Names = ["localhost", "127.0.0.1"];
 
     public static X509Certificate2 Authority { get; } = Root("CN=Test Authority");
 
     public static X509Certificate2 Stranger { get; } = Root("CN=Another Authority");
 
-    public static X509Certificate2 Server { get; } = Issue(Authority, "CN=localhost", ServerUsage);
+    public static X509Certificate2 Server { get; } = Issue(Authority, "CN=localhost", ServerUsage, Names);
 
-    public static X509Certificate2 OtherServer { get; } = Issue(Authority, "CN=other", ServerUsage);
+    public static X509Certificate2 OtherServer { get; } = Issue(Authority, "CN=other", ServerUsage, Names);
 
     /// <summary>Whose subject is CN=alice,O=Example\, Inc,C=DE.</summary>
     public static X509Certificate2 Alice { get; } = Issue(Authority, "CN=alice, O=\"Example, Inc\", C=DE", ClientUsage);
 
     public static X509Certificate2 Mallory { get; } = Issue(Stranger, "CN=alice, O=\"Example, Inc\", C=DE", ClientUsage);
 
-    public static X509Certificate2 Expired { get; } = Issue(Authority, "CN=late", ClientUsage, days: -1);
+    public static X509Certificate2 Expired { get; } = Issue(Authority, "CN=late", ClientUsage, to: -1);
 
-    public static X509Certificate2 ForServersOnly { get; } = Issue(Authority, "CN=server", ServerUsage);
+    public static X509Certificate2 ForServersOnly { get; } = Issue(Authority, "CN=server", ServerUsage, Names);
 
     public static X509Certificate2Collection Authorities => [Authority];
 
@@ -77,7 +79,7 @@ internal static class TestCertificates
         }
     }
 
-    private static void Write(string folder, string name, X509Certificate2 certificate)
+    public static void Write(string folder, string name, X509Certificate2 certificate)
     {
         File.WriteAllText(Path.Combine(folder, name + "-cert.pem"), certificate.ExportCertificatePem());
         string path = Path.Combine(folder, name + "-key.pem");
@@ -88,18 +90,22 @@ internal static class TestCertificates
         }
     }
 
-    private static X509Certificate2 Root(string name)
+    /// <summary>A certificate that vouches for itself and for others.</summary>
+    public static X509Certificate2 Root(string name, string[]? hosts = null)
     {
         using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         var request = new CertificateRequest(name, key, HashAlgorithmName.SHA256);
         request.CertificateExtensions.Add(new X509BasicConstraintsExtension(true, false, 0, critical: true));
-        request.CertificateExtensions.Add(
-            new X509KeyUsageExtension(X509KeyUsageFlags.KeyCertSign | X509KeyUsageFlags.CrlSign, critical: true));
+        request.CertificateExtensions.Add(new X509KeyUsageExtension(
+            X509KeyUsageFlags.KeyCertSign | X509KeyUsageFlags.CrlSign | X509KeyUsageFlags.DigitalSignature, critical: true));
         request.CertificateExtensions.Add(new X509SubjectKeyIdentifierExtension(request.PublicKey, critical: false));
+        AddHosts(request, hosts ?? []);
         return request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays(-10), DateTimeOffset.UtcNow.AddDays(300));
     }
 
-    private static X509Certificate2 Issue(X509Certificate2 authority, string name, string usage, int days = 200)
+    /// <summary>A certificate of an authority, valid from some day to another, counted from today.</summary>
+    public static X509Certificate2 Issue(
+        X509Certificate2 authority, string name, string usage, string[]? hosts = null, int from = -5, int to = 200)
     {
         using var key = ECDsa.Create(ECCurve.NamedCurves.nistP256);
         var request = new CertificateRequest(name, key, HashAlgorithmName.SHA256);
@@ -108,18 +114,31 @@ internal static class TestCertificates
         request.CertificateExtensions.Add(new X509EnhancedKeyUsageExtension([new Oid(usage)], critical: false));
         request.CertificateExtensions.Add(
             X509AuthorityKeyIdentifierExtension.CreateFromCertificate(authority, includeKeyIdentifier: true, false));
-        if (usage == ServerUsage)
-        {
-            var names = new SubjectAlternativeNameBuilder();
-            names.AddDnsName("localhost");
-            names.AddIpAddress(IPAddress.Loopback);
-            request.CertificateExtensions.Add(names.Build());
-        }
-        byte[] serial = RandomNumberGenerator.GetBytes(8);
-        serial[0] &= 0x7f;
-        serial[0] |= 1;
+        AddHosts(request, hosts ?? []);
+        byte[] serial = [1, .. RandomNumberGenerator.GetBytes(7)];
         using X509Certificate2 certificate = request.Create(
-            authority, DateTimeOffset.UtcNow.AddDays(-5), DateTimeOffset.UtcNow.AddDays(days), serial);
+            authority, DateTimeOffset.UtcNow.AddDays(from), DateTimeOffset.UtcNow.AddDays(to), serial);
         return certificate.CopyWithPrivateKey(key);
+    }
+
+    private static void AddHosts(CertificateRequest request, string[] hosts)
+    {
+        if (hosts.Length == 0)
+        {
+            return;
+        }
+        var names = new SubjectAlternativeNameBuilder();
+        foreach (string host in hosts)
+        {
+            if (IPAddress.TryParse(host, out IPAddress? address))
+            {
+                names.AddIpAddress(address);
+            }
+            else
+            {
+                names.AddDnsName(host);
+            }
+        }
+        request.CertificateExtensions.Add(names.Build());
     }
 }
