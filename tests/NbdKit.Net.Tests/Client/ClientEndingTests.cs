@@ -15,14 +15,16 @@ public sealed class ClientEndingTests
             NbdBackend.Compose(new MemoryPlugin { Size = 512 }), new NbdServerOptions { Tls = new NbdServerTls(TestCertificates.Server) });
         var pipes = new PipePair();
         Task served = server.ServeAsync(new DuplexPipeStream(pipes.Server));
-        var stream = new SulkingStream(new DuplexPipeStream(pipes.Client));
+        // The last that is written is close_notify, when the server has left.
+        var stream = new SulkingStream(new DuplexPipeStream(pipes.Client))
+        {
+            EndFault = new SocketException((int)SocketError.ConnectionReset),
+        };
         NbdClient client = await NbdClient.ConnectAsync(stream, new NbdClientOptions
         {
             Tls = NbdTlsPolicy.Require,
             TlsAuthentication = TestCertificates.Client(),
         });
-        stream.Fault = new SocketException((int)SocketError.ConnectionReset);
-
         await client.DisposeAsync().Soon();
 
         Assert.That(client.IsConnected, Is.False);
@@ -49,7 +51,7 @@ public sealed class ClientEndingTests
 
     /// <summary>The last piece begins less than a piece below 2^31.</summary>
     [Test]
-    public async Task A_buffer_of_nearly_2_GiB_is_read_to_its_end([Values] bool sparse)
+    public async Task A_buffer_of_nearly_2_GiB_is_read_to_its_end()
     {
         var plugin = new DelegatePlugin
         {
@@ -63,9 +65,7 @@ public sealed class ClientEndingTests
         {
             // Never touched, so that it takes addresses and no memory.
             byte[] buffer = GC.AllocateUninitializedArray<byte>(Array.MaxLength);
-            Task reading = sparse
-                ? client.ReadSparseAsync(buffer, 0, _ => { }).AsTask()
-                : client.ReadAsync(buffer, 0).AsTask();
+            Task reading = client.ReadAsync(buffer, 0).AsTask();
 
             Assert.That(
                 Assert.CatchAsync<NbdException>(() => reading.WaitAsync(Peer.Deadline))!.Error, Is.EqualTo(NbdError.IoError));

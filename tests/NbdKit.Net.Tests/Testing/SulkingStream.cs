@@ -2,11 +2,13 @@ using NbdKit.Transports;
 
 namespace NbdKit.Tests.Testing;
 
-/// <summary>A stream that at some point does nothing any more but throw or hang, also when it is disposed of.</summary>
+/// <summary>A stream that at some point does nothing any more but hang or throw.</summary>
 internal sealed class SulkingStream(Stream inner) : AsyncStream
 {
-    /// <summary>What everything throws from now on; null for nothing.</summary>
-    public Exception? Fault { get; set; }
+    private bool _ended;
+
+    /// <summary>What writes throw once the other side has closed; null for nothing.</summary>
+    public Exception? EndFault { get; set; }
 
     /// <summary>What disposing throws; null for nothing.</summary>
     public Exception? DisposeFault { get; set; }
@@ -17,14 +19,15 @@ internal sealed class SulkingStream(Stream inner) : AsyncStream
     public override async ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default)
     {
         int count = await inner.ReadAsync(buffer, cancellationToken);
-        return Fault is null ? count : throw Fault;
+        _ended |= count == 0 && buffer.Length > 0;
+        return count;
     }
 
     public override async ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
     {
-        if (Fault is not null)
+        if (_ended && EndFault is not null)
         {
-            throw Fault;
+            throw EndFault;
         }
         if (HangsWriting)
         {
