@@ -1,9 +1,11 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Filters;
 
 // One context: the export's overlay over the context below.
 public sealed partial class CowFilter
 {
-    private sealed class CowHandle(CowFilter filter, NbdContext context) : INbdFilterHandle
+    private sealed class CowHandle(CowFilter filter, NbdContext context) : INbdFilterHandle, ILendingFilter
     {
         private CowOverlay? _overlay;
 
@@ -60,6 +62,12 @@ public sealed partial class CowFilter
             ExtentList extents,
             CancellationToken cancellationToken)
             => Overlay.ExtentsAsync(next, offset, length, flags, extents, cancellationToken);
+
+        // What was never changed is lent by the layer below, which this filter never writes to.
+        bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
+            => !forWrite && !filter.CopiesOnRead && Overlay.IsBelow(offset, length) && next.TryLend(offset, length, loan, forWrite: false);
+
+        void ILendingFilter.Prefetch(NextContext next, long offset) => next.Prefetch(offset);
 
         public ValueTask CloseAsync()
         {

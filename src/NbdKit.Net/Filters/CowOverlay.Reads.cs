@@ -17,6 +17,9 @@ internal sealed partial class CowOverlay
             : ReadRun(next, state, buffer, offset, cancellationToken);
     }
 
+    /// <summary>Whether no block of a range was ever changed.</summary>
+    public bool IsBelow(long offset, long length) => Run(offset, offset + length, out long to) == BlockState.Below && to == offset + length;
+
     public async ValueTask CacheAsync(
         NextContext next, long offset, long length, bool keep, CancellationToken cancellationToken)
     {

@@ -1,4 +1,6 @@
+using NbdKit.Buffers;
 using NbdKit.Filters;
+using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Filters;
@@ -49,6 +51,30 @@ public class CowFilterTests
         Assert.That((info.CanZero, info.CanFua, info.CanCache), Is.EqualTo((Support.Native, Support.Native, Support.None)));
         Assert.That(info.BlockSize, Is.EqualTo(new BlockSize(1, Block)));
         await disk.WriteAsync(Filled(1, 1), 0, RequestFlags.Fua, default);
+    }
+
+    [Test]
+    public async Task Only_what_was_never_changed_is_lent_by_the_layer_below([Values] bool copiesOnRead)
+    {
+        await using NbdBackend chain = NbdBackend.Compose(
+            new DataPlugin { Data = TestData.Random(16 * Block) }, new CowFilter { BlockSize = Block, OnRead = copiesOnRead });
+        await using NextContext disk = await chain.OpenAsync();
+        await disk.WriteAsync(Filled(1, 1), 4 * Block, RequestFlags.None, default);
+        await disk.TrimAsync(9 * Block, Block, RequestFlags.None, default);
+
+        Assert.That(Lends(disk, 0, 4 * Block), Is.EqualTo(!copiesOnRead));
+        Assert.That(Lends(disk, (5 * Block) + 1, (4 * Block) - 1), Is.EqualTo(!copiesOnRead));
+        Assert.That(Lends(disk, 3 * Block, Block + 1), Is.False, "a changed block");
+        Assert.That(Lends(disk, 9 * Block, Block), Is.False, "a trimmed block");
+        Assert.That(Lends(disk, 0, Block, forWrite: true), Is.False);
+    }
+
+    private static bool Lends(NextContext disk, long offset, int length, bool forWrite = false)
+    {
+        var loan = new Loan();
+        bool lends = disk.TryLend(offset, length, loan, forWrite);
+        loan.TryReset();
+        return lends;
     }
 
     [Test]
