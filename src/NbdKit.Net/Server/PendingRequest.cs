@@ -18,7 +18,9 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
     private byte[]? _rented;
 
     private ExtentList? _extents;
+    private ExtentList? _allExtents;
     private SparsePlan? _plan;
+    private bool _isPlanned;
 
     // Whether the call itself builds the reply.
     private bool _replies;
@@ -32,10 +34,15 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
     /// <summary>What is known of the range of a read.</summary>
     public ExtentList Extents => _extents ??= Transmission.NewProbe();
 
+    /// <summary>
+    /// As <see cref="Extents"/>, without a limit: for a layer that leaves every hole unfilled which it tells, so that none may be lost.
+    /// </summary>
+    public ExtentList AllExtents => _allExtents ??= new ExtentList(0, 1, maximumCount: int.MaxValue);
+
     /// <summary>How the reply to a read is divided.</summary>
     public SparsePlan Plan => _plan ??= new SparsePlan();
 
-    /// <summary>The question for the extents of a read, if it was asked before.</summary>
+    /// <summary>The question for the extents of a read, if it is under way.</summary>
     public ValueTask? Asking { get; set; }
 
     /// <summary>The payload bytes that the request holds while it runs.</summary>
@@ -63,19 +70,30 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         extents = own;
     }
 
+    /// <summary>Takes a plan that is made.</summary>
+    public void Swap(ref SparsePlan plan)
+    {
+        SparsePlan own = Plan;
+        _plan = plan;
+        plan = own;
+        _isPlanned = true;
+    }
+
     /// <summary>Makes the call, here and now.</summary>
     public void Execute()
     {
         ValueTask call;
         ValueTask? asking = Asking;
         Asking = null;
+        bool isPlanned = _isPlanned;
+        _isPlanned = false;
         try
         {
             _replies = _header.Type == CommandType.BlockStatus || _transmission.IsChunked(_header);
             call = _header.Type switch
             {
                 CommandType.BlockStatus => BlockStatusAsync(),
-                CommandType.Read when _replies => _transmission.ReadInChunksAsync(_header, this, asking),
+                CommandType.Read when _replies => _transmission.ReadInChunksAsync(_header, this, isPlanned, asking),
                 CommandType.Read => _transmission.Call(_header, Reply.Bytes[^(int)_header.Length..]),
                 _ => _transmission.Call(_header, _data),
             };
@@ -123,6 +141,11 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
     {
         _awaiter = default;
         _data = default;
+        if (_allExtents?.Count > Transmission.MostExtents)
+        {
+            // One odd reply must not cost memory for as long as the request is pooled.
+            _allExtents = null;
+        }
         _slab?.Release();
         _slab = null;
         if (_rented is not null)

@@ -11,11 +11,11 @@ internal sealed partial class Transmission
     private const int SparseRead = 16 << 10;
 
     // A reply of more chunks than this would be slower than zeroes; what follows is sent as data.
-    private const int MostExtents = 1024;
+    public const int MostExtents = 1024;
 
     // The receiving loop's own.
     private ExtentList _probe = NewProbe();
-    private readonly SparsePlan _plan = new();
+    private SparsePlan _plan = new();
 
     public static ExtentList NewProbe() => new(0, 1, maximumCount: MostExtents);
 
@@ -48,20 +48,25 @@ internal sealed partial class Transmission
         long length = (long)header.Length;
         _probe.Reset(offset, offset + length);
         ValueTask asking;
+        bool isKnown;
         try
         {
             asking = _export.Context.ExtentsAsync(offset, length, RequestFlags.None, _probe, _connection.Aborted);
-            if (!asking.IsCompleted)
+            isKnown = asking.IsCompleted;
+            if (isKnown)
             {
-                StartChunked(header, asking);
-                return true;
+                asking.GetAwaiter().GetResult();
             }
-            asking.GetAwaiter().GetResult();
         }
         catch (Exception)
         {
             // Who does not get to know what is a hole reads all of it, and reports what goes wrong then.
             return false;
+        }
+        if (!isKnown)
+        {
+            StartChunked(header, asking);
+            return true;
         }
         _plan.Build(offset, length, _probe, _export.Info.BlockSize.Minimum);
         if (_plan.Holes == 0)
@@ -75,7 +80,7 @@ internal sealed partial class Transmission
             _replies.Commit(size);
             return true;
         }
-        StartChunked(header, ValueTask.CompletedTask);
+        StartChunked(header, isPlanned: true);
         return true;
     }
 
@@ -96,44 +101,42 @@ internal sealed partial class Transmission
         return true;
     }
 
-    private void StartChunked(in RequestHeader header, ValueTask? asking = null)
+    private void StartChunked(in RequestHeader header, ValueTask? asking = null, bool isPlanned = false)
     {
         PendingRequest pending = Begin(header, default, null, null, (int)PayloadOf(header));
-        if (asking is { } known)
+        // What is known goes with the request; the loop gets others.
+        if (isPlanned)
         {
-            // What was asked for goes with the request; the loop gets another list.
+            pending.Swap(ref _plan);
+        }
+        else if (asking is not null)
+        {
             pending.Swap(ref _probe);
-            pending.Asking = known;
+            pending.Asking = asking;
         }
         pending.Execute();
     }
 
     /// <summary>Reads what is data, and builds the reply.</summary>
     /// <param name="header">The request.</param>
-    /// <param name="pending">Has the list for the extents.</param>
-    /// <param name="asking">The question for extents, if it is under way or answered; else null.</param>
+    /// <param name="pending">Has the plan, or a list for the extents.</param>
+    /// <param name="isPlanned">Whether the plan is made.</param>
+    /// <param name="asking">The question for extents, if it is under way; else null.</param>
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
-    public async ValueTask ReadInChunksAsync(RequestHeader header, PendingRequest pending, ValueTask? asking)
+    public async ValueTask ReadInChunksAsync(RequestHeader header, PendingRequest pending, bool isPlanned, ValueTask? asking)
     {
-        ExtentList extents = pending.Extents;
-        SparsePlan plan = pending.Plan;
         NextContext context = _export.Context;
-        long offset = (long)header.Offset;
         long length = ReadableLength(header);
-        if (asking is null)
-        {
-            extents.Reset(offset, offset + length);
-        }
         if (IsSparse(header) && _export.Info.CanReadSparse == Support.Native)
         {
             pending.Reply = await ReadAndCompactAsync(header, length, pending).ConfigureAwait(false);
             return;
         }
-        if (IsSparse(header))
+        if (!isPlanned)
         {
-            await AskAsync(asking, extents).ConfigureAwait(false);
+            await PlanAsync(header, length, pending, asking).ConfigureAwait(false);
         }
-        plan.Build(offset, length, extents, _export.Info.BlockSize.Minimum);
+        SparsePlan plan = pending.Plan;
         byte[] rented = ArrayPool<byte>.Shared.Rent(SizeOf(plan, header));
         try
         {
@@ -166,8 +169,8 @@ internal sealed partial class Transmission
         SparsePlan plan = pending.Plan;
         long offset = (long)header.Offset;
         int start = _dataHeaderSize;
-        // Without a limit: the layer leaves every hole unfilled that it tells, so that none may be lost.
-        var extents = new ExtentList(offset, offset + length, maximumCount: int.MaxValue);
+        ExtentList extents = pending.AllExtents;
+        extents.Reset(offset, offset + length);
         // Every chunk header but the first lies in the room of a hole, which is longer; the end needs room of its own.
         byte[] rented = ArrayPool<byte>.Shared.Rent(
             Math.Max(start + (int)length, ReplyChunk.HoleSize(_form)) + EndSize(header));
@@ -201,18 +204,28 @@ internal sealed partial class Transmission
     }
 
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
-    private async ValueTask AskAsync(ValueTask? asking, ExtentList extents)
+    private async ValueTask PlanAsync(RequestHeader header, long length, PendingRequest pending, ValueTask? asking)
     {
-        try
+        long offset = (long)header.Offset;
+        ExtentList extents = pending.Extents;
+        if (asking is null)
         {
-            await (asking ?? _export.Context.ExtentsAsync(
-                extents.Start, extents.End - extents.Start, RequestFlags.None, extents, _connection.Aborted)).ConfigureAwait(false);
+            extents.Reset(offset, offset + length);
         }
-        catch (Exception)
+        if (IsSparse(header))
         {
-            // As if nothing were known: reading it all reports what is wrong.
-            extents.Reset(extents.Start, extents.End);
+            try
+            {
+                await (asking ?? _export.Context.ExtentsAsync(offset, length, RequestFlags.None, extents, _connection.Aborted))
+                    .ConfigureAwait(false);
+            }
+            catch (Exception)
+            {
+                // As if nothing were known: reading it all reports what is wrong.
+                extents.Reset(offset, offset + length);
+            }
         }
+        pending.Plan.Build(offset, length, extents, _export.Info.BlockSize.Minimum);
     }
 
     private int SizeOf(SparsePlan plan, in RequestHeader header)
