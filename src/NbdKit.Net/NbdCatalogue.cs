@@ -28,6 +28,7 @@ public sealed class NbdCatalogue
         Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
+        Add(CheckwriteFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
@@ -35,7 +36,9 @@ public sealed class NbdCatalogue
         Add(FuaFilter.Entry);
         Add(IpFilter.Entry);
         Add(LogFilter.Entry);
+        Add(MapFilter.Entry);
         Add(MultiConnFilter.Entry);
+        Add(NocacheFilter.Entry);
         Add(NoextentsFilter.Entry);
         Add(NofilterFilter.Entry);
         Add(NoparallelFilter.Entry);
@@ -48,8 +51,11 @@ public sealed class NbdCatalogue
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
+        Add(RotationalFilter.Entry);
         Add(ScanFilter.Entry);
+        Add(SwabFilter.Entry);
         Add(TlsFallbackFilter.Entry);
+        Add(XorFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

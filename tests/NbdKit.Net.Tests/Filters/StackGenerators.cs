@@ -4,7 +4,7 @@ using NbdKit.Tests.Testing;
 namespace NbdKit.Tests.Filters;
 
 /// <summary>The filters that random stacks are made of. A new filter gets a line here and a method below.</summary>
-internal static class StackGenerators
+internal static partial class StackGenerators
 {
     public static IReadOnlyList<StackGenerator> All { get; } =
     [
@@ -12,7 +12,9 @@ internal static class StackGenerators
         new("cache", Cache),
         new("ext2", Ext2),
         new("fua", Fua),
+        new("map", Map),
         new("multi-conn", MultiConn),
+        new("nocache", Nocache),
         new("noextents", Noextents),
         new("nofilter", (_, _) => new NofilterFilter()),
         new("noparallel", (_, random) => new NoparallelFilter { Serialize = (ThreadModel)random.Next(4) }),
@@ -24,6 +26,9 @@ internal static class StackGenerators
         new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
         new("rate", Rate),
         new("readonly", Readonly),
+        new("rotational", Rotational),
+        new("swab", (_, _) => new SwabFilter { Bits = 8 }),
+        new("xor", Xor),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>
