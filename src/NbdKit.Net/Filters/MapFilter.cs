@@ -120,7 +120,10 @@ public sealed class MapFilter : INbdFilter, INbdFilterHandle, ILendingFilter
     /// <inheritdoc/>
     public ValueTask ZeroAsync(
         NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
-        => EachAsync(next, offset, length, (at, count) => next.ZeroAsync(at, count, flags, cancellationToken));
+        // A fast zero that is refused must have had no effect, which several requests cannot promise.
+        => (flags & RequestFlags.FastZero) != 0 && IsDivided(offset, length)
+            ? throw new NbdException(NbdError.NotSupported, "the range lies in several places, which takes a request for each")
+            : EachAsync(next, offset, length, (at, count) => next.ZeroAsync(at, count, flags, cancellationToken));
 
     /// <inheritdoc/>
     public ValueTask CacheAsync(NextContext next, long offset, long length, CancellationToken cancellationToken)
@@ -184,6 +187,12 @@ public sealed class MapFilter : INbdFilter, INbdFilterHandle, ILendingFilter
         {
             throw new ArgumentException($"map: map={text}: {e.Message}", e);
         }
+    }
+
+    private bool IsDivided(long offset, long length)
+    {
+        _ = _pieces.Find(offset, out long together);
+        return together < length;
     }
 
     private static long Checked(NextContext next, long below, long length)

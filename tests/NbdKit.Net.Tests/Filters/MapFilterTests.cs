@@ -51,6 +51,20 @@ public class MapFilterTests
         Assert.That(plugin.TakeCalls(), Has.Length.EqualTo(5));
     }
 
+    [Test]
+    public async Task A_fast_zero_that_would_take_several_requests_is_refused_and_has_no_effect()
+    {
+        var plugin = new ModelPlugin(_content);
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new MapFilter { Ranges = [new(1000, 1999, 5000)] });
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(
+            Assert.ThrowsAsync<NbdException>(() => disk.ZeroAsync(900, 200, RequestFlags.FastZero, default).AsTask())!.Error,
+            Is.EqualTo(NbdError.NotSupported));
+        Assert.That(plugin.Data, Is.EqualTo(_content));
+        await disk.ZeroAsync(1000, 200, RequestFlags.FastZero, default);
+        Assert.That(plugin.Data[5000..5200], Is.All.Zero);
+    }
+
     [TestCase(100, 611, 1024), TestCase(0, 600, 1024), TestCase(0, 511, 100)]
     public async Task Ranges_must_be_made_of_blocks_of_the_layer_below(long start, long end, long destination)
     {
