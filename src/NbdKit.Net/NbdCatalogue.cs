@@ -37,6 +37,7 @@ public sealed class NbdCatalogue
         Add(IpFilter.Entry);
         Add(LogFilter.Entry);
         Add(MapFilter.Entry);
+        Add(LuksFilter.Entry);
         Add(MultiConnFilter.Entry);
         Add(NocacheFilter.Entry);
         Add(NoextentsFilter.Entry);
