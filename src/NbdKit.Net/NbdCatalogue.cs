@@ -34,6 +34,7 @@ public sealed class NbdCatalogue
         Add(ErrorFilter.Entry);
         Add(Ext2Filter.Entry);
         Add(FuaFilter.Entry);
+        Add(GzipFilter.Entry);
         Add(IpFilter.Entry);
         Add(LogFilter.Entry);
         Add(MapFilter.Entry);

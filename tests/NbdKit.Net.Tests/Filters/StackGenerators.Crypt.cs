@@ -36,4 +36,24 @@ internal static partial class StackGenerators
             new LuksFilter { Passphrase = Encoding.UTF8.GetBytes(LuksImage.Passphrase), Discard = discard },
             new EncryptingFilter(image));
     }
+
+    private static FilterPair? Gzip(StackModel model, Random random)
+    {
+        if (!model.IsBacked || model.Info.BlockSize.Minimum > 4096 || model.Info.BlockSize.Maximum is > 0 and < 4096)
+        {
+            return null;
+        }
+        MakeReadOnly(model);
+        return new FilterPair(
+            new GzipFilter { Store = (GzipStore)random.Next(2) }, new CompressingFilter(random.Next(1, 4)));
+    }
+
+    private static void MakeReadOnly(StackModel model) => model.Change(info => new NbdExportInfo
+    {
+        Size = info.Size,
+        Description = info.Description,
+        CanCache = Support.Native,
+        CanExtents = true,
+        CanMultiConn = true,
+    });
 }

@@ -13,6 +13,7 @@ internal static partial class StackGenerators
         new("ext2", Ext2),
         new("fua", Fua),
         new("map", Map),
+        new("gzip", Gzip),
         new("luks", Luks),
         new("multi-conn", MultiConn),
         new("nocache", Nocache),
