@@ -33,6 +33,7 @@ public sealed class NbdCatalogue
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
         Add(Ext2Filter.Entry);
+        Add(ForwardOnlyFilter.Entry);
         Add(FuaFilter.Entry);
         Add(GzipFilter.Entry);
         Add(IpFilter.Entry);

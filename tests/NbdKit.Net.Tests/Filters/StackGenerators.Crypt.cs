@@ -48,6 +48,16 @@ internal static partial class StackGenerators
             new GzipFilter { Store = (GzipStore)random.Next(2) }, new CompressingFilter(random.Next(1, 4)));
     }
 
+    private static ForwardOnlyFilter? ForwardOnly(StackModel model, Random random)
+    {
+        if (!model.IsBacked)
+        {
+            return null;
+        }
+        MakeReadOnly(model);
+        return new ForwardOnlyFilter { ReadSize = 4096 << random.Next(5) };
+    }
+
     private static void MakeReadOnly(StackModel model) => model.Change(info => new NbdExportInfo
     {
         Size = info.Size,

@@ -11,6 +11,7 @@ internal static partial class StackGenerators
         new("blocksize", BlockSize),
         new("cache", Cache),
         new("ext2", Ext2),
+        new("forward-only", ForwardOnly),
         new("fua", Fua),
         new("map", Map),
         new("gzip", Gzip),
