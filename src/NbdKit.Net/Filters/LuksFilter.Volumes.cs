@@ -1,4 +1,5 @@
 using NbdKit.Filters.Luks;
+using NbdKit.Filters.Partition;
 
 namespace NbdKit.Filters;
 
@@ -12,44 +13,44 @@ public sealed partial class LuksFilter
     private readonly SemaphoreSlim _opening = new(1, 1);
     private readonly Dictionary<(string ExportName, bool IsTls), Volume> _volumes = [];
 
-    /// <summary>The key of a disk, found now or before; to be released.</summary>
+    /// <summary>A disk with its key, found now or before; to be released.</summary>
+    /// <exception cref="NbdException">The passphrase opens no key slot.</exception>
     internal async ValueTask<Volume> AcquireAsync(
         NbdContext context, VolumeHeader header, NextContext next, CancellationToken cancellationToken)
     {
-        (string, bool) key = (context.ExportName, context.IsTls);
-        if (TryAcquire(key, header) is { } known)
+        (string, bool) export = (context.ExportName, context.IsTls);
+        if (TryAcquire(export, header) is { } known)
         {
             return known;
         }
-        // One at a time, so that clients who connect again and again do not keep all processors busy.
-        await _opening.WaitAsync(cancellationToken).ConfigureAwait(false);
-        try
+        var disk = new SectorReader(next, 1);
+        List<string> unusable = [.. header.Unusable];
+        long left = MaxIterations;
+        foreach (KeySlot slot in header.Slots)
         {
-            if (TryAcquire(key, header) is { } found)
+            if (slot.Cost > left)
             {
-                return found;
+                unusable.Add($"{slot.Name} would take more iterations than are allowed");
+                continue;
             }
-            Volume volume = await Volume.OpenAsync(header, next, _passphrase, MaxIterations, cancellationToken).ConfigureAwait(false);
-            lock (_lock)
+            if (slot.Derivation.MemoryBytes > MaxMemory)
             {
-                if (_volumes.Remove(key, out Volume? old))
-                {
-                    Forget(old);
-                }
-                foreach ((var unused, Volume other) in _volumes.Where(v => v.Value.Users == 0).Skip(MostUnused).ToList())
-                {
-                    _volumes.Remove(unused);
-                    Forget(other);
-                }
-                volume.Users = 1;
-                _volumes.Add(key, volume);
+                unusable.Add($"{slot.Name} would take more memory than is allowed ({slot.Derivation.MemoryBytes} bytes)");
+                continue;
             }
-            return volume;
+            left -= slot.Cost;
+            using var area = new Secret(slot.AreaBytes);
+            await disk.ReadAsync(slot.Offset, area.Memory, cancellationToken).ConfigureAwait(false);
+            Volume? volume = await TryOpenAsync(export, header, slot, area, cancellationToken).ConfigureAwait(false);
+            if (volume is not null)
+            {
+                return volume;
+            }
         }
-        finally
-        {
-            _opening.Release();
-        }
+        throw new NbdException(
+            NbdError.PermissionDenied,
+            "the passphrase opens no key slot of the encrypted disk"
+            + (unusable.Count == 0 ? "" : $" that could be tried: {string.Join(", ", unusable)}"));
     }
 
     /// <summary>Ends one use.</summary>
@@ -64,11 +65,51 @@ public sealed partial class LuksFilter
         }
     }
 
-    private Volume? TryAcquire((string, bool) key, VolumeHeader header)
+    private async ValueTask<Volume?> TryOpenAsync(
+        (string, bool) export, VolumeHeader header, KeySlot slot, Secret area, CancellationToken cancellationToken)
+    {
+        // One at a time, so that clients who connect again and again do not keep all processors busy.
+        await _opening.WaitAsync(cancellationToken).ConfigureAwait(false);
+        try
+        {
+            if (TryAcquire(export, header) is { } found)
+            {
+                return found;
+            }
+            // It takes seconds, and the caller may be a thread that others wait for.
+            await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+            return slot.Open(_passphrase.Span, area.Span) is { } key ? Add(export, new Volume(header, key)) : null;
+        }
+        finally
+        {
+            _opening.Release();
+        }
+    }
+
+    private Volume Add((string, bool) export, Volume volume)
     {
         lock (_lock)
         {
-            if (!_volumes.TryGetValue(key, out Volume? volume)
+            if (_volumes.Remove(export, out Volume? old))
+            {
+                Forget(old);
+            }
+            foreach (((string, bool) unused, Volume other) in _volumes.Where(v => v.Value.Users == 0).Skip(MostUnused).ToList())
+            {
+                _volumes.Remove(unused);
+                Forget(other);
+            }
+            volume.Users = 1;
+            _volumes.Add(export, volume);
+            return volume;
+        }
+    }
+
+    private Volume? TryAcquire((string, bool) export, VolumeHeader header)
+    {
+        lock (_lock)
+        {
+            if (!_volumes.TryGetValue(export, out Volume? volume)
                 || !volume.Header.Fingerprint.AsSpan().SequenceEqual(header.Fingerprint))
             {
                 return null;

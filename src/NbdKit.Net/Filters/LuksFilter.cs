@@ -11,10 +11,10 @@ namespace NbdKit.Filters;
 /// <remarks>
 /// <para>
 /// Ciphers are AES with XTS or CBC, with keys of any length and initialization vectors plain, plain64 or essiv; hashes are
-/// md5, sha1, sha256, sha384 and sha512; key slots are those of PBKDF2. What else there is (Argon2, other ciphers, dm-integrity,
-/// a disk that is being re-encrypted, a header on another disk) is refused with EINVAL and a message that names it, a passphrase
-/// that is wrong with EPERM. The disk must have been made by another program, such as <c>cryptsetup luksFormat</c> or
-/// <c>qemu-img create -f luks</c>; the header is never changed. nbdkit has version 1, without essiv.
+/// md5, sha1, sha256, sha384 and sha512; passphrases are hashed with PBKDF2 or Argon2. What else there is (other ciphers,
+/// dm-integrity, a disk that is being re-encrypted, a header on another disk) is refused with EINVAL and a message that names
+/// it, a passphrase that is wrong with EPERM. The disk must have been made by another program, such as <c>cryptsetup
+/// luksFormat</c> or <c>qemu-img create -f luks</c>; the header is never changed. nbdkit has version 1, without essiv.
 /// </para>
 /// <para>
 /// Requests may have any alignment. One that covers a sector in part reads, decrypts, changes and writes back that sector,
@@ -35,7 +35,7 @@ public sealed partial class LuksFilter : INbdFilter, IDisposable
     private readonly Secret _passphrase = null!;
 
     /// <summary>The filter in the catalogue.</summary>
-    /// <remarks><c>luks-discard</c> and <c>luks-max-iterations</c> are not known to nbdkit.</remarks>
+    /// <remarks>Only <c>passphrase</c> is known to nbdkit.</remarks>
     public static NbdFilterEntry Entry { get; } = new(
         "luks",
         "decrypts and encrypts a LUKS disk",
@@ -45,6 +45,7 @@ public sealed partial class LuksFilter : INbdFilter, IDisposable
                 IsRequired = true,
             },
             new NbdParameter("luks-discard", "whether trims reach the disk (default: as its header says; never with version 1)"),
+            new NbdParameter("luks-max-memory", "how much memory the header may ask for when the disk is opened (default 1G)"),
             new NbdParameter("luks-max-iterations", "how much work the header may ask for when the disk is opened (default 100000000)"),
         ],
         Create);
@@ -65,8 +66,8 @@ public sealed partial class LuksFilter : INbdFilter, IDisposable
     public bool? Discard { get; init; }
 
     /// <summary>
-    /// How many times PBKDF2 may hash, over all key slots together, to open a disk: whoever made the header decides how much work
-    /// that is. Key slots beyond are not tried.
+    /// How many times PBKDF2 may hash, over all key slots together, to open a disk, or how long Argon2 may take (a kibibyte and pass
+    /// counts as four): whoever made the header decides how much work that is. Key slots beyond are not tried.
     /// </summary>
     /// <value>100,000,000 by default, less than a minute; at least 1.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>
@@ -79,6 +80,22 @@ public sealed partial class LuksFilter : INbdFilter, IDisposable
             field = value;
         }
     } = 100_000_000;
+
+    /// <summary>
+    /// How many bytes of memory Argon2 may use to open a disk. Key slots that need more are not tried. Only one disk is opened at a
+    /// time.
+    /// </summary>
+    /// <value>1 GiB by default, which is as much as cryptsetup uses; at least 0.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is negative.</exception>
+    public long MaxMemory
+    {
+        get;
+        init
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(value);
+            field = value;
+        }
+    } = 1 << 30;
 
     /// <inheritdoc/>
     public string Name => "luks";
@@ -112,6 +129,7 @@ public sealed partial class LuksFilter : INbdFilter, IDisposable
         {
             Passphrase = passphrase.Memory,
             Discard = parameters.Boolean("luks-discard"),
+            MaxMemory = parameters.Size("luks-max-memory") ?? 1 << 30,
             MaxIterations = parameters.Size("luks-max-iterations") ?? 100_000_000,
         };
     }

@@ -87,6 +87,10 @@ public sealed class LuksFilterHostileTests
     private static string Json(string slot = Slot, string digest = Digest, string segments = $$"""{"0":{{Segment}}}""", string config = "{}")
         => $$"""{"keyslots":{"0":{{slot}}},"digests":{"0":{{digest}}},"segments":{{segments}},"config":{{config}}}""";
 
+    private static string Argon(long passes, long memory, long lanes) => Slot.Replace(
+        """{"type":"pbkdf2","hash":"sha256","iterations":1000,""",
+        $$"""{"type":"argon2id","time":{{passes}},"memory":{{memory}},"cpus":{{lanes}},""");
+
     private static readonly TestCaseData[] WrongTexts =
     [
         new(Json(), "the passphrase opens no key slot"),
@@ -99,7 +103,14 @@ public sealed class LuksFilterHostileTests
         new(Json(digest: Digest.Replace("1000", "1e99")), "its header is damaged"),
         new(Json(digest: Digest.Replace("\"digest\":\"AAAA\"", "\"digest\":\"\"")), "the digest of its key has 0 bytes"),
         new(Json(digest: Digest.Replace("1000", "0")), "the digest of the key has 0 iterations"),
-        new(Json(Slot.Replace("pbkdf2", "argon2id")), "no key slot that is supported: key slot 0 is of type argon2id (only pbkdf2 is supported)"),
+        new(Json(Slot.Replace("pbkdf2", "scrypt")), "no key slot that is supported: key slot 0: the disk cannot be decrypted: its key derivation scrypt is not supported"),
+        new(Json(Slot.Replace("pbkdf2", "argon2id")), "its header is damaged"),
+        new(Json(Argon(4, 1 << 20, 0)), "key slot 0 has argon2 with 4 passes, 1048576 KiB and 0 lanes"),
+        new(Json(Argon(4, 31, 4)), "key slot 0 has argon2 with 4 passes, 31 KiB and 4 lanes"),
+        new(Json(Argon(0, 1 << 20, 4)), "key slot 0 has argon2 with 0 passes"),
+        new(Json(Argon(4, 1L << 40, 4)), "key slot 0 has argon2 with 4 passes, 1099511627776 KiB and 4 lanes"),
+        new(Json(Argon(1, (1 << 20) + 4, 4)), "key slot 0 would take more"),
+        new(Json(Argon(1_000_000, 32, 4)), "key slot 0 would take more iterations than are allowed"),
         new(Json(Slot.Replace("4000", "2000000000")), "no key slot that is supported: key slot 0: the disk cannot be decrypted: key slot 0 has 2000000000 stripes"),
         new(Json(Slot.Replace("32768", "9223372036854775807")), "key slot 0 is beyond the end of the disk"),
         new(Json(Slot.Replace("\"key_size\":64,\"area\"", "\"key_size\":100000,\"area\"")), "a key of 100000 bytes is too long"),

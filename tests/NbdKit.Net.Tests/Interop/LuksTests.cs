@@ -147,7 +147,7 @@ public sealed class LuksTests
     }
 
     [Test]
-    public async Task The_header_of_version_2_is_read_in_every_length_and_says_which_slots_there_are()
+    public async Task A_header_of_version_2_may_be_long_and_have_several_key_slots()
     {
         Peer.Require("cryptsetup");
         using var folder = new ScratchDirectory();
@@ -163,14 +163,33 @@ public sealed class LuksTests
         {
             Assert.That(opened.Info.Size, Is.EqualTo(15 << 20));
         }
-        // What luksFormat does if it is not told otherwise.
-        string argon = folder.WriteHole("argon", 20 << 20);
+    }
+
+    [TestCase("argon2id", 4, 32, 1)]
+    [TestCase("argon2id", 5, 3000, 2)]
+    [TestCase("argon2i", 4, 1024, 1)]
+    public async Task A_passphrase_that_is_hashed_with_Argon2_opens_a_disk(string kind, int passes, int memory, int lanes)
+    {
+        Peer.Require("cryptsetup");
+        using var folder = new ScratchDirectory();
+        string disk = folder.WriteHole("disk", 17 << 20);
+        string key = folder.Write("key", Encoding.UTF8.GetBytes(Passphrase));
         await Peer.OutputAsync(
-            "cryptsetup", "luksFormat", "--batch-mode", "--type=luks2", "--pbkdf=argon2id", "--pbkdf-force-iterations=4", "--pbkdf-memory=32",
-            "--pbkdf-parallel=1", "--key-file", folder["disk.key"], argon);
-        await using NbdBackend refused = Chain(argon);
-        NbdException e = TestData.Failure(async () => await refused.OpenAsync());
-        Assert.That(e.Message, Does.Contain("key slot 0 is of type argon2id"));
+            "cryptsetup", "luksFormat", "--batch-mode", "--type=luks2", $"--pbkdf={kind}", $"--pbkdf-force-iterations={passes}",
+            $"--pbkdf-memory={memory}", $"--pbkdf-parallel={lanes}", "--key-file", key, disk);
+        await using (NbdBackend chain = Chain(disk))
+        await using (NextContext opened = await chain.OpenAsync())
+        {
+            Assert.That(opened.Info.Size, Is.EqualTo(1 << 20));
+        }
+        await using NbdBackend small = NbdBackend.Compose(
+            new FilePlugin { Path = disk }, new LuksFilter { Passphrase = Encoding.UTF8.GetBytes(Passphrase), MaxMemory = 31 << 10 });
+        NbdException e = TestData.Failure(async () => await small.OpenAsync());
+        Assert.That(e.Message, Does.EndWith($"key slot 0 would take more memory than is allowed ({memory * 1024L} bytes)"));
+        await using NbdBackend quick = NbdBackend.Compose(
+            new FilePlugin { Path = disk }, new LuksFilter { Passphrase = Encoding.UTF8.GetBytes(Passphrase), MaxIterations = 100 });
+        e = TestData.Failure(async () => await quick.OpenAsync());
+        Assert.That(e.Message, Does.EndWith("key slot 0 would take more iterations than are allowed"));
     }
 
     [Test]

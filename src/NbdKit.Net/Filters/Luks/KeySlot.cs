@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-
 namespace NbdKit.Filters.Luks;
 
 /// <summary>One copy of the key of the disk, encrypted with a passphrase of its own.</summary>
@@ -11,12 +9,8 @@ internal sealed record KeySlot
     /// <summary>The length of the key of the disk.</summary>
     public required int KeyBytes { get; init; }
 
-    /// <summary>The hash of PBKDF2, which makes a key of the passphrase.</summary>
-    public required HashSpec Hash { get; init; }
-
-    public required int Iterations { get; init; }
-
-    public required byte[] Salt { get; init; }
+    /// <summary>How a passphrase becomes the key of the stripes.</summary>
+    public required KeyDerivation Derivation { get; init; }
 
     /// <summary>The cipher of the stripes.</summary>
     public required CipherSpec Cipher { get; init; }
@@ -37,10 +31,8 @@ internal sealed record KeySlot
     /// <summary>The bytes that the stripes take on the disk, in whole sectors.</summary>
     public int AreaBytes => ((KeyBytes * Stripes) + 511) / 512 * 512;
 
-    /// <summary>What trying it costs: the number of times that PBKDF2 hashes.</summary>
-    public long Cost
-        => ((long)Iterations * ((AreaKeyBytes + Hash.Size - 1) / Hash.Size))
-            + ((long)Digest.Iterations * ((Digest.Value.Length + Digest.Hash.Size - 1) / Digest.Hash.Size));
+    /// <summary>What trying it costs: about the number of times that PBKDF2 hashes, or as much time.</summary>
+    public long Cost => Derivation.Cost(AreaKeyBytes) + Digest.Cost;
 
     /// <summary>Tries a passphrase; takes as long as the slot's maker wanted.</summary>
     /// <param name="passphrase">The passphrase.</param>
@@ -49,7 +41,7 @@ internal sealed record KeySlot
     public Secret? Open(ReadOnlySpan<byte> passphrase, Span<byte> area)
     {
         using var areaKey = new Secret(AreaKeyBytes);
-        Rfc2898DeriveBytes.Pbkdf2(passphrase, Salt, areaKey.Span, Iterations, Hash.Algorithm);
+        Derivation.Derive(passphrase, areaKey.Span);
         using (var cipher = new SectorCipher(Cipher, areaKey, 512, 0))
         {
             cipher.Decrypt(area, area, 0);

@@ -55,9 +55,7 @@ internal static class Luks1Header
                 {
                     Name = name,
                     KeyBytes = (int)keyBytes,
-                    Hash = hash,
-                    Iterations = LuksLimits.Iterations(Number(slot, 4), name),
-                    Salt = slot[8..40],
+                    Derivation = new Pbkdf2Derivation(hash, LuksLimits.Iterations(Number(slot, 4), name), slot[8..40]),
                     Cipher = cipher,
                     AreaKeyBytes = (int)keyBytes,
                     Offset = Number(slot, 40) * 512L,

@@ -109,11 +109,11 @@ internal sealed class Luks2Metadata
         {
             string name = $"key slot {Shown(property.Name)}";
             JsonElement kdf = property.Value.GetProperty("kdf");
-            string type = kdf.GetProperty("type").GetString()!;
+            string type = property.Value.GetProperty("type").GetString()!;
             int priority = property.Value.TryGetProperty("priority", out JsonElement given) ? given.GetInt32() : 1;
-            if (type != "pbkdf2" || property.Value.GetProperty("type").GetString() != "luks2")
+            if (type != "luks2")
             {
-                _unusable.Add($"{name} is of type {Shown(type)} (only pbkdf2 is supported)");
+                _unusable.Add($"{name} is of type {Shown(type)}");
             }
             else if (priority == 0)
             {
@@ -169,9 +169,7 @@ internal sealed class Luks2Metadata
         {
             Name = name,
             KeyBytes = keyBytes,
-            Hash = HashSpec.Parse(Shown(kdf.GetProperty("hash").GetString())),
-            Iterations = LuksLimits.Iterations(kdf.GetProperty("iterations").GetInt64(), name),
-            Salt = kdf.GetProperty("salt").GetBytesFromBase64(),
+            Derivation = Derivation(name, kdf),
             Cipher = CipherSpec.Parse(Shown(area.GetProperty("encryption").GetString()), areaKeyBytes),
             AreaKeyBytes = areaKeyBytes,
             Offset = Long(area, "offset"),
@@ -181,6 +179,27 @@ internal sealed class Luks2Metadata
         };
         LuksLimits.RequireInside(found, _diskSize);
         return found;
+    }
+
+    private static KeyDerivation Derivation(string name, JsonElement kdf)
+    {
+        string type = kdf.GetProperty("type").GetString()!;
+        byte[] salt = kdf.GetProperty("salt").GetBytesFromBase64();
+        return type switch
+        {
+            "pbkdf2" => new Pbkdf2Derivation(
+                HashSpec.Parse(Shown(kdf.GetProperty("hash").GetString())),
+                LuksLimits.Iterations(kdf.GetProperty("iterations").GetInt64(), name),
+                salt),
+            "argon2i" or "argon2id" => LuksLimits.Argon2(
+                name,
+                type == "argon2i" ? Argon2Kind.I : Argon2Kind.Id,
+                kdf.GetProperty("time").GetInt64(),
+                kdf.GetProperty("memory").GetInt64(),
+                kdf.GetProperty("cpus").GetInt64(),
+                salt),
+            _ => throw Fault.Refused($"its key derivation {Shown(type)} is not supported (pbkdf2, argon2i and argon2id are)"),
+        };
     }
 
     private List<JsonProperty> Objects(string name)

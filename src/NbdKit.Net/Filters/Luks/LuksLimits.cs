@@ -15,6 +15,12 @@ internal static class LuksLimits
             ? (int)count
             : throw Fault.Refused($"{what} has {count} stripes, which is not from 1 to {MostStripes}");
 
+    /// <summary>Checks the costs of Argon2 against what its standard and programs have.</summary>
+    public static Argon2Derivation Argon2(string what, Argon2Kind kind, long passes, long memoryKiB, long lanes, byte[] salt)
+        => passes is > 0 and <= int.MaxValue && lanes is > 0 and <= 64 && memoryKiB >= 8 * lanes && memoryKiB <= 4 << 20
+            ? new Argon2Derivation(kind, (int)passes, (int)memoryKiB, (int)lanes, salt)
+            : throw Fault.Refused($"{what} has argon2 with {passes} passes, {memoryKiB} KiB and {lanes} lanes");
+
     public static void RequireInside(KeySlot slot, long diskSize)
     {
         if (!VolumeHeader.IsInside(slot.Offset, slot.AreaBytes, diskSize))
