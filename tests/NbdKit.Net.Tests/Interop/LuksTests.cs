@@ -214,4 +214,18 @@ public sealed class LuksTests
             "qemu-img", ["compare", .. Secret, "--image-opts", $"driver=raw,file.driver=file,file.filename={plain}", Luks(disk)]);
         Assert.That(printed, Does.Contain("Images are identical"));
     }
+
+    [Test]
+    public async Task The_command_reads_the_passphrase_from_its_standard_input_and_from_a_descriptor([Values("-", "-7")] string passphrase)
+    {
+        Peer.Require("nbdinfo", "cryptsetup");
+        using var folder = new ScratchDirectory();
+        string disk = await FormatAsync(folder, "disk", 4 << 20, "--type=luks1");
+        string line = folder.Write("line", Encoding.UTF8.GetBytes(Passphrase + "\n"));
+        string assembly = Path.Combine(AppContext.BaseDirectory, "nbdkit-net.dll");
+        string printed = await Peer.OutputAsync(
+            "sh", "-c",
+            $"exec {(passphrase == "-" ? "0" : "7")}<{line}; dotnet exec {assembly} -U - --filter=luks file {disk} passphrase={passphrase} --run 'nbdinfo --size \"$uri\"'");
+        Assert.That(printed.Trim(), Is.EqualTo($"{2 << 20}"));
+    }
 }
