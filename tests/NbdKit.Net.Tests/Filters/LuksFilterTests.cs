@@ -274,6 +274,29 @@ public sealed class LuksFilterTests
     }
 
     [Test]
+    public async Task Clients_that_come_at_once_find_the_key_one_after_the_other()
+    {
+        byte[] damaged = new LuksImage().Disk(_content);
+        // Without its stripes, a key slot is tried in vain.
+        damaged.AsSpan(1024, 512).Fill(1);
+        var plugin = new TestPlugin(
+            new TestExport("right") { Data = new LuksImage().Disk(_content) }, new TestExport("damaged") { Data = damaged });
+        await using NbdBackend chain = NbdBackend.Compose(plugin, Filter());
+        await Task.WhenAll(Enumerable.Range(0, 16).Select(i => Task.Run(async () =>
+        {
+            if (i % 2 == 0)
+            {
+                await using NextContext disk = await chain.OpenAsync("right");
+                Assert.That((await TestData.ReadAsync(disk, 0, 4096)).AsSpan().SequenceEqual(_content.AsSpan(0, 4096)));
+            }
+            else
+            {
+                Assert.That(TestData.Failure(async () => await chain.OpenAsync("damaged")).Error, Is.EqualTo(NbdError.PermissionDenied));
+            }
+        })));
+    }
+
+    [Test]
     public async Task A_request_allocates_nothing()
     {
         await using NbdBackend chain = NbdBackend.Compose(new DataPlugin { Data = new LuksImage().Disk(_content) }, Filter());

@@ -94,6 +94,7 @@ internal sealed class ForwardSource : IAsyncDisposable
         // Leave the lock before any code of a layer runs.
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
         bool goesOn;
+        bool isComplete;
         do
         {
             Exception? failure = null;
@@ -106,15 +107,12 @@ internal sealed class ForwardSource : IAsyncDisposable
                 // It is of those who wait.
                 failure = e;
             }
-            if (_disk.Length == Info.Size)
-            {
-                await CloseNextAsync().ConfigureAwait(false);
-            }
             TaskCompletionSource progress;
             lock (_lock)
             {
                 goesOn = failure is null && _disk.Length < _target;
-                if (!goesOn)
+                isComplete = _disk.Length == Info.Size;
+                if (!goesOn && !isComplete)
                 {
                     _target = 0;
                     _reading = null;
@@ -134,6 +132,11 @@ internal sealed class ForwardSource : IAsyncDisposable
             }
         }
         while (goesOn);
+        if (isComplete)
+        {
+            // Nobody has to wait for it.
+            await CloseNextAsync().ConfigureAwait(false);
+        }
     }
 
     private async ValueTask ReadChunkAsync()
