@@ -38,8 +38,8 @@ public sealed class NbdCatalogue
         Add(GzipFilter.Entry);
         Add(IpFilter.Entry);
         Add(LogFilter.Entry);
-        Add(MapFilter.Entry);
         Add(LuksFilter.Entry);
+        Add(MapFilter.Entry);
         Add(MultiConnFilter.Entry);
         Add(NocacheFilter.Entry);
         Add(NoextentsFilter.Entry);
