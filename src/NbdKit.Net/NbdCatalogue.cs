@@ -33,9 +33,12 @@ public sealed class NbdCatalogue
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
         Add(Ext2Filter.Entry);
+        Add(ForwardOnlyFilter.Entry);
         Add(FuaFilter.Entry);
+        Add(GzipFilter.Entry);
         Add(IpFilter.Entry);
         Add(LogFilter.Entry);
+        Add(LuksFilter.Entry);
         Add(MapFilter.Entry);
         Add(MultiConnFilter.Entry);
         Add(NocacheFilter.Entry);

@@ -92,6 +92,12 @@ public class FilterStackTests
         {
             StackGenerator generator = StackGenerators.All[random.Next(StackGenerators.All.Count)];
             INbdFilter? filter = i == window ? StackGenerators.ToBackedPart(model, start) : generator.Create(model, random);
+            if (filter is FilterPair pair)
+            {
+                filters.Insert(0, pair.Below);
+                names.Insert(0, pair.Below.Name);
+                filter = pair.Above;
+            }
             if (filter is not null)
             {
                 filters.Insert(0, filter);
