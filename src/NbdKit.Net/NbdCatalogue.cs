@@ -29,6 +29,7 @@ public sealed class NbdCatalogue
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
+        Add(CountFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
@@ -37,6 +38,7 @@ public sealed class NbdCatalogue
         Add(FuaFilter.Entry);
         Add(GzipFilter.Entry);
         Add(IpFilter.Entry);
+        Add(LimitFilter.Entry);
         Add(LogFilter.Entry);
         Add(LuksFilter.Entry);
         Add(MapFilter.Entry);
@@ -57,6 +59,7 @@ public sealed class NbdCatalogue
         Add(RotationalFilter.Entry);
         Add(ScanFilter.Entry);
         Add(SwabFilter.Entry);
+        Add(StatsFilter.Entry);
         Add(TlsFallbackFilter.Entry);
         Add(XorFilter.Entry);
     }

@@ -24,6 +24,20 @@ internal readonly struct LayerCall
         _extents = extents;
     }
 
+    public LayerOperation Operation => _operation;
+
+    public RequestFlags Flags => _flags;
+
+    public long Offset => _offset;
+
+    public long Length => _length;
+
+    /// <summary>The bytes that a write brings, or the buffer that a read fills; empty for all else.</summary>
+    public ReadOnlyMemory<byte> Memory => _memory;
+
+    /// <summary>The list that receives the extents, or null.</summary>
+    public ExtentList? Answer => _extents;
+
     public static LayerCall Read(Memory<byte> buffer, long offset)
         => new(LayerOperation.Read, buffer, offset, buffer.Length, RequestFlags.None);
 
@@ -46,6 +60,10 @@ internal readonly struct LayerCall
 
     public static LayerCall Extents(long offset, long length, RequestFlags flags, ExtentList extents)
         => new(LayerOperation.Extents, default, offset, length, flags, extents);
+
+    /// <summary>The same call elsewhere, with other flags and other data.</summary>
+    public LayerCall With(long offset, RequestFlags flags, ReadOnlyMemory<byte> memory)
+        => new(_operation, memory, offset, _length, flags, _extents);
 
     public ValueTask Invoke(INbdPluginHandle plugin, CancellationToken cancellationToken) => _operation switch
     {

@@ -10,12 +10,14 @@ internal static partial class StackGenerators
     [
         new("blocksize", BlockSize),
         new("cache", Cache),
+        new("count", Count),
         new("ext2", Ext2),
         new("forward-only", ForwardOnly),
         new("fua", Fua),
         new("gzip", Gzip),
         new("luks", Luks),
         new("map", Map),
+        new("limit", (_, random) => new LimitFilter { Limit = random.Next(3) }),
         new("multi-conn", MultiConn),
         new("nocache", Nocache),
         new("noextents", Noextents),
@@ -26,12 +28,14 @@ internal static partial class StackGenerators
         new("openonce", Openonce),
         new("partition", Partition),
         new("pause", (_, random) => new PauseFilter { FlushesWhenQuiet = random.Next(2) == 0 }),
+        new("policy", Policy),
         new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
         new("rate", Rate),
         new("readonly", Readonly),
         new("rotational", Rotational),
         new("swab", (_, _) => new SwabFilter { Bits = 8 }),
         new("xor", Xor),
+        new("stats", Stats),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>

@@ -56,6 +56,20 @@ public sealed class AllocationTests
         await MeasureAsync(chain, name, command, structured: false, length, requests);
     }
 
+    [TestCase("read", (ushort)0, Length, Requests)]
+    [TestCase("write", (ushort)1, Length, Requests)]
+    [TestCase("flush", (ushort)3, Length, Requests)]
+    [TestCase("large read", (ushort)0, 256 << 10, 5_000)]
+    public async Task A_request_allocates_nothing_through_filters_that_count_it(string name, ushort command, int length, int requests)
+    {
+        NbdBackend chain = NbdBackend.Compose(
+            new MemoryPlugin { Size = 64 << 20 },
+            new StatsFilter(),
+            new CountFilter(),
+            new PolicyFilter { Decide = (ref PolicyRequest request) => request.Length > 1 << 20 ? NbdError.InvalidArgument : null });
+        await MeasureAsync(chain, name, command, structured: false, length, requests);
+    }
+
     private static async Task MeasureAsync(
         NbdBackend chain, string name, ushort command, bool structured, int length, int requests)
     {

@@ -55,6 +55,11 @@ internal sealed class BackgroundServer : IAsyncDisposable
             folder["nbd.sock"], "disk", "nbd-server", ["-C", folder["nbd.conf"], "-p", folder["nbd.pid"]], folder["nbd.pid"]);
     }
 
+    /// <summary>Waits for it to end by itself.</summary>
+    public Task EndAsync() => _process.WaitForExitAsync().WaitAsync(Peer.Deadline);
+
+    public void Signal(int signal) => _ = NbdKit.Tool.NativeMethods.SendSignal(_process.Id, signal);
+
     public async ValueTask DisposeAsync()
     {
         using Process process = _numberFile is null

@@ -1,0 +1,49 @@
+using NbdKit.Filters;
+using NbdKit.Tests.Testing;
+
+namespace NbdKit.Tests.Filters;
+
+// Filters that count, judge, limit or hold up requests.
+internal static partial class StackGenerators
+{
+    private static CountFilter Count(StackModel model, Random random)
+    {
+        SeeRequests(model);
+        return new CountFilter();
+    }
+
+    private static PolicyFilter Policy(StackModel model, Random random)
+    {
+        SeeRequests(model);
+        model.Change(info => info with { CanExtents = true });
+        int seen = 0;
+        return new PolicyFilter
+        {
+            Decide = random.Next(3) == 0
+                ? null
+                : (ref PolicyRequest request) =>
+                {
+                    // Told as they are, but some as changed.
+                    if (request.Operation == RequestOperation.Write && Interlocked.Increment(ref seen) % 2 == 0)
+                    {
+                        request.Data = request.Data.ToArray();
+                    }
+                    return null;
+                },
+        };
+    }
+
+    private static StatsFilter Stats(StackModel model, Random random)
+    {
+        SeeRequests(model);
+        return new StatsFilter();
+    }
+
+    /// <summary>What a filter that sees requests as they were made says of them.</summary>
+    private static void SeeRequests(StackModel model) => model.Change(info => info with
+    {
+        CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+        CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+        CanFua = info is { CanFua: Support.Emulate, CanFlush: true } ? Support.Native : info.CanFua,
+    });
+}
