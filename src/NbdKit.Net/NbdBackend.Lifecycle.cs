@@ -7,6 +7,7 @@ namespace NbdKit;
 public sealed partial class NbdBackend
 {
     private readonly SemaphoreSlim _lifecycle = new(1, 1);
+    private readonly CancellationTokenSource _stopRequested = new();
     private int _users;
     private bool _hostUses;
     private volatile bool _ended;
@@ -112,6 +113,20 @@ public sealed partial class NbdBackend
         {
             _lifecycle.Release();
         }
+    }
+
+    /// <summary>Fires when a layer of this chain, of which this is the outermost, wants the servers of the chain to stop.</summary>
+    internal CancellationToken StopRequested => _stopRequested.Token;
+
+    /// <summary>Asks the servers of the chain to stop in order, also those that have yet to start, without waiting for them.</summary>
+    internal void RequestStop()
+    {
+        NbdBackend outermost = this;
+        while (outermost.Above is { } above)
+        {
+            outermost = above;
+        }
+        _ = outermost._stopRequested.CancelAsync();
     }
 
     internal void LogLayerFailure(string callback, Exception exception)

@@ -27,6 +27,7 @@ public sealed partial class NbdServer : IAsyncDisposable
     private readonly CancellationTokenSource _hurry = new();
     private IReadOnlyList<Listener> _listeners = [];
     private ITimer? _watch;
+    private CancellationTokenRegistration _layersWish;
     private Task? _stopping;
     private bool _started;
 
@@ -207,6 +208,8 @@ public sealed partial class NbdServer : IAsyncDisposable
         {
             listener.Start();
         }
+        _layersWish = _backend.StopRequested.UnsafeRegister(state => ((ServerCore)state!).RequestStop(), _core);
+        await _core.WatchForExitAsync(cancellationToken).ConfigureAwait(false);
     }
 
     private async Task StopCoreAsync()
@@ -247,6 +250,8 @@ public sealed partial class NbdServer : IAsyncDisposable
         {
             await _watch.DisposeAsync().ConfigureAwait(false);
         }
+        await _layersWish.DisposeAsync().ConfigureAwait(false);
+        await _core.EndWatchForExitAsync().ConfigureAwait(false);
         if (!_started)
         {
             return;

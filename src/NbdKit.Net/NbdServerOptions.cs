@@ -1,6 +1,7 @@
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using NbdKit.Filters;
 
 namespace NbdKit;
 
@@ -128,6 +129,31 @@ public sealed record NbdServerOptions
 
     /// <summary>The clients that may wait to be accepted on each endpoint. 512 by default.</summary>
     public int Backlog { get; init => field = AtLeast(value, 1); } = 512;
+
+    /// <summary>
+    /// How long after its last client has left the server stops by itself, if none has come meanwhile: zero for at once, up to 49
+    /// days. A client is one that got as far as transmission. Null, the default, for never.
+    /// </summary>
+    /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
+    public TimeSpan? StopAfterLast { get; init => field = value is { } grace ? TimerRange.Checked(grace) : null; }
+
+    /// <summary>
+    /// Events after any of which the server lets no more clients in, and stops by itself when the last one has left; at once if one
+    /// has happened before the start. None by default.
+    /// </summary>
+    /// <exception cref="ArgumentNullException">The value is null.</exception>
+    public IReadOnlyList<NbdExitEvent> StopWhen
+    {
+        get;
+        init => field = value ?? throw new ArgumentNullException(nameof(value));
+    } = [];
+
+    /// <summary>
+    /// How often it is looked for <see cref="StopWhen"/> while nobody comes or leaves, more than nothing and up to 49 days. 60 seconds
+    /// by default.
+    /// </summary>
+    /// <exception cref="ArgumentOutOfRangeException">The value is zero, negative or too long.</exception>
+    public TimeSpan StopWhenPoll { get; init => field = TimerRange.Checked(Positive(value)); } = TimeSpan.FromSeconds(60);
 
     /// <summary>Receives what happens; nothing is logged by default.</summary>
     public ILoggerFactory LoggerFactory { get; init; } = NullLoggerFactory.Instance;

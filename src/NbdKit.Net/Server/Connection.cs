@@ -40,6 +40,9 @@ internal sealed partial class Connection
 
     public NbdConnection Public { get; }
 
+    /// <summary>Whether the client has got as far as transmission.</summary>
+    public bool WasServed { get; private set; }
+
     public ServerCore Server => _server;
 
     /// <summary>The handshake, if it is the host's; null for NBD's.</summary>
@@ -188,6 +191,10 @@ internal sealed partial class Connection
 
     private async Task ServeAsync()
     {
+        if (await _server.IsExitingAsync(Aborted).ConfigureAwait(false))
+        {
+            throw new ConnectionEndedException(NbdDisconnectReason.ServerStopped, "the server is about to stop");
+        }
         try
         {
             await _server.Backend.PreconnectAsync(Public, _server.Options.ReadOnly, Aborted).ConfigureAwait(false);
@@ -205,6 +212,8 @@ internal sealed partial class Connection
         try
         {
             _inHandshake = false;
+            WasServed = true;
+            _server.BeginTransmission();
             LeaveIfIdle();
             _server.Call(_server.Options.ExportOpened, Public, export.Info);
             _transport.BeginTransmission();

@@ -4,12 +4,13 @@ using System.Runtime.ExceptionServices;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
+using NbdKit.Filters.Clients;
 using NbdKit.Transports;
 
 namespace NbdKit.Server;
 
 /// <summary>What the connections of one server share: its limits, its memory, its clock, and the list of who is there.</summary>
-internal sealed class ServerCore : IDisposable
+internal sealed partial class ServerCore : IDisposable
 {
     // More threads than this would not make a machine faster that has to run them.
     private const int MaxThreads = 64;
@@ -34,6 +35,8 @@ internal sealed class ServerCore : IDisposable
         _requestStop = requestStop;
         Logger = options.LoggerFactory.CreateLogger("NbdKit.Server");
         Budget = new ServerBudget(options.MaxServerBytesInFlight);
+        _exit = ExitWatchFor(options);
+        _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;
         PendingRequests = new DefaultObjectPool<PendingRequest>(new DefaultPooledObjectPolicy<PendingRequest>(), 4096);
     }
 
@@ -115,6 +118,7 @@ internal sealed class ServerCore : IDisposable
                 _connections.Remove(id);
                 CheckDrained();
             }
+            Left(connection);
         }
     }
 
