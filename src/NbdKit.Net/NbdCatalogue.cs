@@ -31,8 +31,12 @@ public sealed class NbdCatalogue
         Add(CheckwriteFilter.Entry);
         Add(CountFilter.Entry);
         Add(CowFilter.Entry);
+        Add(DdrescueFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
+        Add(EvilFilter.Entry);
+        Add(ExitlastFilter.Entry);
+        Add(ExitwhenFilter.Entry);
         Add(Ext2Filter.Entry);
         Add(ForwardOnlyFilter.Entry);
         Add(FuaFilter.Entry);
@@ -52,6 +56,7 @@ public sealed class NbdCatalogue
         Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
         Add(PauseFilter.Entry);
+        Add(QuotaFilter.Entry);
         Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
@@ -59,7 +64,11 @@ public sealed class NbdCatalogue
         Add(RotationalFilter.Entry);
         Add(ScanFilter.Entry);
         Add(SwabFilter.Entry);
+        Add(RetryRequestFilter.Entry);
+        Add(ScanFilter.Entry);
+        Add(SpinningFilter.Entry);
         Add(StatsFilter.Entry);
+        Add(TimeLimitFilter.Entry);
         Add(TlsFallbackFilter.Entry);
         Add(XorFilter.Entry);
     }

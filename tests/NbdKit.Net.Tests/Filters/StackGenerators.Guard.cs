@@ -33,6 +33,32 @@ internal static partial class StackGenerators
         };
     }
 
+    // Nothing that a random history is told about may be reason to stop; whether it is looked for it is.
+    private static ExitwhenFilter Exitwhen(StackModel model, Random random)
+        => new() { Events = [NbdExitEvent.When("never", _ => new(false))], Poll = TimeSpan.FromHours(1) };
+
+    private static QuotaFilter Quota(StackModel model, Random random)
+    {
+        SeeRequests(model);
+        return new QuotaFilter { Read = random.Next(2) == 0 ? null : 1L << 40, Total = random.Next(2) == 0 ? null : 1L << 41 };
+    }
+
+    private static RetryRequestFilter RetryRequest(StackModel model, Random random)
+    {
+        SeeRequests(model);
+        return new RetryRequestFilter { Retries = random.Next(3), RetryDelay = TimeSpan.Zero };
+    }
+
+    private static SpinningFilter Spinning(StackModel model, Random random)
+    {
+        SeeRequests(model);
+        model.Change(info => info with { IsRotational = true });
+        return new SpinningFilter
+        {
+            Heads = random.Next(1, 65), SeparateHeads = random.Next(2) == 0, TimeProvider = new HastyTimeProvider(),
+        };
+    }
+
     private static StatsFilter Stats(StackModel model, Random random)
     {
         SeeRequests(model);

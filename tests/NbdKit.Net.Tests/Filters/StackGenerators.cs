@@ -11,6 +11,9 @@ internal static partial class StackGenerators
         new("blocksize", BlockSize),
         new("cache", Cache),
         new("count", Count),
+        new("evil", (_, random) => new EvilFilter { Mode = (EvilMode)random.Next(3), Probability = 0 }),
+        new("exitlast", (_, _) => new ExitlastFilter()),
+        new("exitwhen", Exitwhen),
         new("ext2", Ext2),
         new("forward-only", ForwardOnly),
         new("fua", Fua),
@@ -29,13 +32,17 @@ internal static partial class StackGenerators
         new("partition", Partition),
         new("pause", (_, random) => new PauseFilter { FlushesWhenQuiet = random.Next(2) == 0 }),
         new("policy", Policy),
+        new("quota", Quota),
         new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
         new("rate", Rate),
         new("readonly", Readonly),
         new("rotational", Rotational),
         new("swab", (_, _) => new SwabFilter { Bits = 8 }),
         new("xor", Xor),
+        new("retry-request", RetryRequest),
+        new("spinning", Spinning),
         new("stats", Stats),
+        new("time-limit", (_, random) => new TimeLimitFilter { Idle = TimeSpan.FromSeconds(random.Next(2)) }),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>
