@@ -1,7 +1,7 @@
 using System.Net;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
-using NbdKit.Filters;
+using NbdKit.Layers;
 
 namespace NbdKit;
 

@@ -9,7 +9,9 @@ namespace NbdKit.Filters;
 /// Counts the bytes that are read, written, zeroed and trimmed, over all clients, and logs them when the chain ends
 /// (nbdkit-count-filter(1)). <see cref="StatsFilter"/> tells more.
 /// </summary>
-/// <remarks>Only requests that succeeded count. A zero counts as one even if the layers below write it. A request costs no allocation.</remarks>
+/// <remarks>
+/// Only requests that succeeded count. A zero counts as one even if the layers below write it. A request costs no allocation.
+/// </remarks>
 public sealed partial class CountFilter : INbdFilter
 {
     private long _read;

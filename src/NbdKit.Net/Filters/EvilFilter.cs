@@ -20,6 +20,9 @@ namespace NbdKit.Filters;
 /// </remarks>
 public sealed partial class EvilFilter : INbdFilter, INbdFilterHandle
 {
+    // Above it, the many bits of a large read would keep others waiting.
+    private const double MostAtOnce = 1e-3;
+
     private BadBits _bits;
     private double _probability;
     private ulong _seed;
@@ -97,7 +100,11 @@ public sealed partial class EvilFilter : INbdFilter, INbdFilterHandle
         ArgumentNullException.ThrowIfNull(next);
         NbdExportInfo info = next.Info;
         // Read in one go, whatever holes there are: wires are those of the client's request.
-        return new(info with { CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse });
+        return new(info with
+        {
+            CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse,
+            IsBlocking = info.IsBlocking || _probability > MostAtOnce,
+        });
     }
 
     /// <inheritdoc/>

@@ -1,4 +1,6 @@
 using NbdKit.Filters.Clients;
+using NbdKit.Layers;
+using NbdKit.Server;
 
 namespace NbdKit.Filters;
 

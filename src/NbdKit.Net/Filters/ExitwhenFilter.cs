@@ -1,4 +1,5 @@
 using NbdKit.Filters.Clients;
+using NbdKit.Layers;
 using NbdKit.Server;
 
 namespace NbdKit.Filters;

@@ -41,6 +41,8 @@ public struct PolicyRequest
     /// </summary>
     public ReadOnlyMemory<byte> Data { get; set; }
 
-    /// <summary>What the client is told about a request that is refused, where the protocol has room for it; null for a stock text.</summary>
+    /// <summary>
+    /// What the client is told about a request that is refused, where the protocol has room for it; null for a stock text.
+    /// </summary>
     public string? Reason { get; set; }
 }

@@ -80,6 +80,14 @@ public sealed class RetryRequestFilter : INbdFilter
     public string Name => "retry-request";
 
     /// <inheritdoc/>
+    /// <remarks>
+    /// Not serialized even if the layers below are: they guard themselves, and a request that waits for its next attempt holds up no
+    /// other.
+    /// </remarks>
+    public ThreadModel GetThreadModel(ThreadModel next)
+        => next is ThreadModel.SerializeRequests or ThreadModel.SerializeAllRequests ? ThreadModel.Parallel : next;
+
+    /// <inheritdoc/>
     public async ValueTask<INbdFilterHandle> OpenAsync(NbdContext context, CancellationToken cancellationToken)
     {
         ArgumentNullException.ThrowIfNull(context);

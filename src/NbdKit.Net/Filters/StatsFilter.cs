@@ -117,8 +117,10 @@ public sealed partial class StatsFilter : INbdFilter, IDisposable
     {
         if (_file is not null)
         {
-            await _file.WriteAsync(Encoding.UTF8.GetBytes(StatsText.Write(Snapshot(), Threshold)), cancellationToken).ConfigureAwait(false);
-            await _file.FlushAsync(cancellationToken).ConfigureAwait(false);
+            // Also if the end has to be quick: it is what the file is for.
+            byte[] text = Encoding.UTF8.GetBytes(StatsText.Write(Snapshot(), Threshold));
+            await _file.WriteAsync(text, CancellationToken.None).ConfigureAwait(false);
+            await _file.FlushAsync(CancellationToken.None).ConfigureAwait(false);
         }
     }
 

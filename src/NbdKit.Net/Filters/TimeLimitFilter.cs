@@ -1,4 +1,5 @@
 using NbdKit.Filters.Clients;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -7,8 +8,8 @@ namespace NbdKit.Filters;
 /// </summary>
 /// <remarks>
 /// The time in all counts from when a client connects, its handshake included; nbdkit's counts from when it opens an export, and is only
-/// noticed with the next request. A client is idle while none of its requests is under way; that time counts from when it opened its
-/// export. When a time is over the connection is cut, whatever it does. What the host opens itself has no limits.
+/// noticed with the next request. A client is idle while none of its requests is under way, from when it was received whole;
+/// that time counts from when it opened its export. When a time is over the connection is cut, whatever it does. What the host opens itself has no limits.
 /// </remarks>
 public sealed class TimeLimitFilter : INbdFilter
 {

@@ -1,5 +1,3 @@
-using NbdKit.Filters.Clients;
-
 namespace NbdKit.Server;
 
 // When the server stops by itself: after an event, and when the last client has left.

@@ -4,7 +4,6 @@ using System.Runtime.ExceptionServices;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
-using NbdKit.Filters.Clients;
 using NbdKit.Transports;
 
 namespace NbdKit.Server;

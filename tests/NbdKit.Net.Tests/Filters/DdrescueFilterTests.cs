@@ -124,10 +124,11 @@ public sealed class DdrescueFilterTests
     [TestCase("0 + 1\n0x7fffffffffffffff 1 +\n", "Line 2 ends beyond 2^63-1.")]
     [TestCase("0 + 1\n0 0x8000000000000000 +\n", "Line 2: ")]
     [TestCase("0 + 1\n0 99999999999999999999999999999999999999999999999999999999999999999999 +\n", "Line 2: ")]
+    [TestCase("0 + 1\n0 16 +                LONG\n", "Line 2 is too long.")]
     [TestCase("\0\0\0\0", "Line 1 is not the status of a map.")]
     public async Task A_file_that_is_no_map_ends_the_start(string map, string message)
     {
-        NbdBackend chain = Compose(new byte[16], map);
+        NbdBackend chain = Compose(new byte[16], map.Replace("LONG", string.Concat(Enumerable.Repeat("a ", 100_000)), StringComparison.Ordinal));
         Assert.That(async () => await chain.StartAsync(), Throws.InstanceOf<FormatException>().With.Message.Contains(message));
         await chain.DisposeAsync();
     }

@@ -147,6 +147,21 @@ public sealed class RetryRequestFilterTests
     }
 
     [Test]
+    public async Task A_request_that_waits_holds_up_no_other_even_if_the_layer_below_is_serialized()
+    {
+        var plugin = new RecordingPlugin(_calls) { ThreadModel = ThreadModel.SerializeAllRequests };
+        plugin.Script.Fail("write", times: 1);
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new RetryRequestFilter { TimeProvider = _time });
+        await using NextContext disk = await chain.OpenAsync();
+        Task write = CallAsync(disk, "write");
+        await _time.WaitForTimersAsync();
+        await CallAsync(disk, "read").Soon();
+        Assert.That(write.IsCompleted, Is.False);
+        _time.Advance(TimeSpan.FromSeconds(2));
+        await write.Soon();
+    }
+
+    [Test]
     public void Wrong_settings_are_refused()
     {
         Assert.That(() => new RetryRequestFilter { Retries = -1 }, Throws.InstanceOf<ArgumentOutOfRangeException>());

@@ -158,6 +158,44 @@ public sealed class StatsFilterTests
     }
 
     [Test]
+    public async Task Sizes_that_are_equally_frequent_are_all_listed()
+    {
+        using var folder = new ScratchDirectory();
+        string path = folder["stats"];
+        await using (NbdBackend chain = NbdBackend.Compose(_plugin, new StatsFilter { StatsFile = path, TimeProvider = _time }))
+        {
+            await using NextContext disk = await chain.OpenAsync("disk");
+            await disk.ReadAsync(new byte[512], 512, None);
+            await disk.ReadAsync(new byte[4096], 4096, None);
+        }
+        string[] lines = await File.ReadAllLinesAsync(path);
+        Assert.That(lines.Where(line => line.Contains("reqs")), Is.EqualTo(new[]
+        {
+            "    12 bits: 50.0% (1 reqs, 4.00 KiB total)", "    other sizes: 50.0% (1 reqs, 512 bytes total)",
+        }));
+        Assert.That(lines[0], Is.EqualTo("total: 2 ops, 0.000000 s, 4.50 KiB, (n/a)/s"), "no time has passed");
+    }
+
+    [Test]
+    public async Task Requests_on_many_threads_are_all_counted()
+    {
+        var filter = new StatsFilter();
+        await using NbdBackend chain = NbdBackend.Compose(new MemoryPlugin { Size = 1 << 20 }, filter);
+        await using NextContext disk = await chain.OpenAsync();
+        await Task.WhenAll(Enumerable.Range(0, 8).Select(thread => Task.Run(async () =>
+        {
+            byte[] buffer = new byte[1024];
+            for (int i = 1; i <= 1000; i++)
+            {
+                await disk.ReadAsync(buffer.AsMemory(0, i), thread * i, None);
+            }
+        })));
+        OperationStats reads = filter.Snapshot()[RequestOperation.Read];
+        Assert.That((reads.Requests, reads.Bytes), Is.EqualTo((8000L, 8L * 500_500)));
+        Assert.That((reads.Sizes.Sum(s => s.Requests), reads.Sizes.Sum(s => s.Bytes)), Is.EqualTo((8000L, 8L * 500_500)));
+    }
+
+    [Test]
     public async Task The_file_is_replaced_or_appended_to_as_asked([Values] bool append)
     {
         using var folder = new ScratchDirectory();

@@ -70,6 +70,21 @@ public sealed class AllocationTests
         await MeasureAsync(chain, name, command, structured: false, length, requests);
     }
 
+    [TestCase("read", (ushort)0)]
+    [TestCase("write", (ushort)1)]
+    public async Task A_request_allocates_nothing_through_filters_that_limit_it(string name, ushort command)
+    {
+        NbdBackend chain = NbdBackend.Compose(
+            new MemoryPlugin { Size = 64 << 20 },
+            new LimitFilter(),
+            new QuotaFilter { Total = long.MaxValue },
+            new TimeLimitFilter { Total = TimeSpan.FromHours(1), Idle = TimeSpan.FromHours(1) },
+            new EvilFilter { Probability = 1e-9 },
+            new SpinningFilter { MinSeekTime = TimeSpan.Zero, HalfSeekTime = TimeSpan.Zero, MaxSeekTime = TimeSpan.Zero },
+            new RetryRequestFilter());
+        await MeasureAsync(chain, name, command, structured: false, Length, Requests);
+    }
+
     private static async Task MeasureAsync(
         NbdBackend chain, string name, ushort command, bool structured, int length, int requests)
     {

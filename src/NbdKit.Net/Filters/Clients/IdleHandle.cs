@@ -20,7 +20,8 @@ internal sealed class IdleHandle : RequestHandle, ILendingFilter
         _limit = limit;
         _timeProvider = timeProvider;
         _since = timeProvider.GetTimestamp();
-        _timer = timeProvider.CreateTimer(static state => ((IdleHandle)state!).Look(), this, Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
+        _timer = timeProvider.CreateTimer(
+            static state => ((IdleHandle)state!).Look(), this, Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
         _timer.Change(limit, Timeout.InfiniteTimeSpan);
     }
 

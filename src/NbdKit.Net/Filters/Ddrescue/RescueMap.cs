@@ -17,6 +17,9 @@ internal sealed class RescueMap
 {
     private const string Statuses = "?*/-+";
 
+    // More than enough for three fields, and not so much that what is no map becomes millions of them.
+    private const int LongestLine = 1000;
+
     // Ranges that were rescued, in order, with something between any two of them.
     private readonly List<(long Start, long End)> _good = [];
 
@@ -34,7 +37,10 @@ internal sealed class RescueMap
         for (int number = 1; text.ReadLine() is { } line; number++)
         {
             int comment = line.IndexOf('#', StringComparison.Ordinal);
-            string[] fields = (comment < 0 ? line : line[..comment]).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries);
+            string content = comment < 0 ? line : line[..comment];
+            string[] fields = content.Length <= LongestLine
+                ? content.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)
+                : throw Wrong(number, "is too long");
             if (fields.Length == 0)
             {
                 continue;
@@ -66,7 +72,8 @@ internal sealed class RescueMap
     }
 
     /// <summary>Whether all of a range was rescued.</summary>
-    public bool IsGood(long offset, long length) => Piece(offset, offset + length) is { IsGood: true } piece && piece.End == offset + length;
+    public bool IsGood(long offset, long length)
+        => Piece(offset, offset + length) is { IsGood: true } piece && piece.End == offset + length;
 
     /// <summary>How far from an offset, up to an end, all is good or all is bad.</summary>
     public (long End, bool IsGood) Piece(long offset, long end)

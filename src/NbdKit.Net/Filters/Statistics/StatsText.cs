@@ -14,7 +14,10 @@ internal static class StatsText
     public static string Write(StatsSnapshot snapshot, int threshold)
     {
         var text = new StringBuilder();
-        Line(text, $"total: {snapshot.Requests} ops, {Seconds(snapshot.Elapsed)} s, {Size(snapshot.Bytes)}, {Rate(snapshot.Bytes, snapshot.Elapsed)}/s");
+        Line(
+            text,
+            $"total: {snapshot.Requests} ops, {Seconds(snapshot.Elapsed)} s, {Size(snapshot.Bytes)}, "
+            + $"{Rate(snapshot.Bytes, snapshot.Elapsed)}/s");
         foreach (OperationStats operation in snapshot.Operations)
         {
             if (operation.Requests == 0)

@@ -1,4 +1,4 @@
-namespace NbdKit.Filters.Clients;
+namespace NbdKit.Server;
 
 /// <summary>Acts when the last client has left, and none has come for a while after that.</summary>
 internal sealed class LastLeaver(TimeSpan grace, TimeProvider timeProvider) : IDisposable

@@ -1,4 +1,4 @@
-namespace NbdKit.Filters;
+namespace NbdKit.Layers;
 
 /// <summary>What timers of .NET can wait.</summary>
 internal static class TimerRange
