@@ -41,7 +41,9 @@ public sealed class NbdExitEventTests
         // The shell becomes a program that does not look after the child that the shell has left it.
         using Process parent = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", "cat <&3 3<&- & echo $!; exec cat"])
         {
-            RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true,
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
         })!;
         int child = int.Parse((await parent.StandardOutput.ReadLineAsync())!, System.Globalization.CultureInfo.InvariantCulture);
         NbdExitEvent? ended = null;

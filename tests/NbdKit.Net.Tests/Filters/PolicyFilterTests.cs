@@ -20,7 +20,10 @@ public sealed class PolicyFilterTests
         // What is emulated below is one request here.
         _plugin.Info = (_, info) => info with
         {
-            CanZero = Support.Emulate, CanCache = Support.Emulate, CanFua = Support.Emulate, CanExtents = false,
+            CanZero = Support.Emulate,
+            CanCache = Support.Emulate,
+            CanFua = Support.Emulate,
+            CanExtents = false,
         };
         var seen = new List<string>();
         _filter.Decide = (ref PolicyRequest request) =>

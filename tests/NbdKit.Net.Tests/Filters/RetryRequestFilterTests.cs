@@ -69,7 +69,9 @@ public sealed class RetryRequestFilterTests
         }
         await using (NbdBackend chain = Compose(new RetryRequestFilter
         {
-            ShouldRetry = e => ((NbdException)e).Error == error, RetryDelay = TimeSpan.Zero, TimeProvider = _time,
+            ShouldRetry = e => ((NbdException)e).Error == error,
+            RetryDelay = TimeSpan.Zero,
+            TimeProvider = _time,
         }))
         {
             await using NextContext disk = await chain.OpenAsync();

@@ -115,7 +115,10 @@ public sealed class SpinningFilterTests
     {
         await using NbdBackend chain = Compose(new SpinningFilter
         {
-            MinSeekTime = TimeSpan.FromSeconds(1), HalfSeekTime = TimeSpan.Zero, MaxSeekTime = TimeSpan.FromSeconds(1), TimeProvider = _time,
+            MinSeekTime = TimeSpan.FromSeconds(1),
+            HalfSeekTime = TimeSpan.Zero,
+            MaxSeekTime = TimeSpan.FromSeconds(1),
+            TimeProvider = _time,
         });
         await using NextContext disk = await chain.OpenAsync();
         Assert.That(await TimeAsync(disk, Size / 2), Is.EqualTo(0).Within(1));

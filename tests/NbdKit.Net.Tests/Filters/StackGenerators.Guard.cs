@@ -55,7 +55,9 @@ internal static partial class StackGenerators
         model.Change(info => info with { IsRotational = true });
         return new SpinningFilter
         {
-            Heads = random.Next(1, 65), SeparateHeads = random.Next(2) == 0, TimeProvider = new HastyTimeProvider(),
+            Heads = random.Next(1, 65),
+            SeparateHeads = random.Next(2) == 0,
+            TimeProvider = new HastyTimeProvider(),
         };
     }
 
