@@ -18,12 +18,14 @@ public sealed class NbdCatalogue
         // One line for each plugin and filter, in alphabetical order.
         Add(ConcatPlugin.Entry);
         Add(DataPlugin.Entry);
+        Add(EvalPlugin.Entry);
         Add(FilePlugin.Entry);
         Add(MemoryPlugin.Entry);
         Add(MirrorPlugin.Entry);
         Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(PatternPlugin.Entry);
+        Add(ShPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
@@ -112,7 +114,7 @@ public sealed class NbdCatalogue
                 ? key
                 : pluginEntry.MagicParameter ?? throw new ArgumentException($"{plugin}: the argument '{value}' is not of the form name=value.");
             int layer = Array.FindIndex(filterEntries, f => f.Parameters.Any(p => p.Name == name));
-            if (layer < 0 && !pluginEntry.Parameters.Any(p => p.Name == name))
+            if (layer < 0 && !pluginEntry.TakesOtherParameters && !pluginEntry.Parameters.Any(p => p.Name == name))
             {
                 throw UnknownParameter(name, pluginEntry, filterEntries);
             }
