@@ -20,14 +20,18 @@ public sealed class NbdCatalogue
         Add(DataPlugin.Entry);
         Add(EvalPlugin.Entry);
         Add(FilePlugin.Entry);
+        Add(IsoPlugin.Entry);
+        Add(LinuxdiskPlugin.Entry);
         Add(MemoryPlugin.Entry);
         Add(MirrorPlugin.Entry);
         Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
+        Add(OndemandPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(ShPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
+        Add(TmpdiskPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
