@@ -61,8 +61,8 @@ public sealed partial class NbdPlugin : INbdPlugin
     /// <summary>
     /// A server to run, and its arguments: a program that takes a listening socket over as systemd gives it one, such as qemu-nbd or
     /// nbdkit. It starts with the chain and ends with it, and its connections are <see cref="Shared"/>. One that has ended is
-    /// started again when <see cref="Reconnect"/> has a connection made anew. No shell reads the arguments. None by default.
-    /// Linux only.
+    /// started again when <see cref="Reconnect"/> has a connection made anew. No shell reads the arguments. A host that is killed
+    /// leaves it behind, unless the server itself ends with its parent or its last client. None by default. Linux only.
     /// </summary>
     public IReadOnlyList<string> Command { get; init; } = [];
 

@@ -41,7 +41,7 @@ public sealed class TmpdiskPluginTests
         await chain.DisposeAsync();
     }
 
-    [TestCase("echo sorry >&2; exit 5", "the command failed: exit code 5: sorry")]
+    [TestCase("echo sorry about $disk >&2; exit 5", "the command failed: exit code 5: sorry about disk")]
     [TestCase(": > \"$disk.other\"", "no such file")]
     [TestCase("mkdir \"$disk\"", "")]
     public async Task A_disk_that_cannot_be_made_fails_the_open(string command, string message)

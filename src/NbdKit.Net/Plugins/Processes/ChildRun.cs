@@ -38,7 +38,7 @@ internal static class ChildRun
         await using ConfiguredAsyncDisposable end = child.ConfigureAwait(false);
         ChildOutput errors = ChildOutput.FirstOf(ErrorsKept);
         using var timeout = new CancellationTokenSource(limit, timeProvider);
-        using var hangUp = new CancellationTokenSource();
+        using var hangUp = new CancellationTokenSource(Timeout.InfiniteTimeSpan, timeProvider);
         int status;
         Task pipes;
         using (cancellationToken.UnsafeRegister(Kill, child))
@@ -52,7 +52,10 @@ internal static class ChildRun
         }
         bool killed = cancellationToken.IsCancellationRequested || timeout.IsCancellationRequested || output is { IsTooMuch: true };
         // From here on nothing is left to wait for but what is in the pipes already, unless a process in the background has them.
-        hangUp.CancelAfter(killed ? TimeSpan.Zero : Grace);
+        if (!pipes.IsCompleted)
+        {
+            hangUp.CancelAfter(killed ? TimeSpan.Zero : Grace);
+        }
         try
         {
             await pipes.ConfigureAwait(false);

@@ -37,7 +37,7 @@ internal sealed class ChildServer(IReadOnlyList<string> command, bool onStandard
             if (_child is null || onStandardStreams || _child.Ended.IsCompleted)
             {
                 await EndAsync().ConfigureAwait(false);
-                socket = Start();
+                socket = await StartAsync().ConfigureAwait(false);
             }
             socket ??= Connect();
         }
@@ -82,6 +82,38 @@ internal sealed class ChildServer(IReadOnlyList<string> command, bool onStandard
     }
 
     private string SocketPath => Path.Join(_folder, "socket");
+
+    /// <summary>
+    /// Starts the server from a thread that lasts as long as it does: the kernel takes the end of that thread for the end of its parent,
+    /// and servers can be told to end with their parents.
+    /// </summary>
+    private Task<Socket> StartAsync()
+    {
+        var started = new TaskCompletionSource<Socket>(TaskCreationOptions.RunContinuationsAsynchronously);
+        var thread = new Thread(() =>
+        {
+            using var ended = new ManualResetEventSlim();
+            try
+            {
+                Socket socket = Start();
+                _child!.Ended.ContinueWith(
+                    _ => ended.Set(), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+                started.SetResult(socket);
+            }
+            catch (Exception e)
+            {
+                started.SetException(e);
+                return;
+            }
+            ended.Wait();
+        })
+        {
+            IsBackground = true,
+            Name = "nbd command",
+        };
+        thread.Start();
+        return started.Task;
+    }
 
     private Socket Start()
     {

@@ -80,7 +80,7 @@ internal sealed class DiskMaker(
             ChildResult result = await ChildRun.RunAsync(
                 child, default, ChildOutput.FirstOf(0), Timeout.InfiniteTimeSpan, TimeProvider.System, cancellationToken)
                 .ConfigureAwait(false);
-            result.Expect($"{plugin}: {(command is null ? child.Name : "the command")} failed");
+            result.Expect($"{plugin}: {(command is null ? child.Name : "the command")} failed", Path.GetDirectoryName(path) + '/');
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -1,3 +1,6 @@
+using System.Text;
+using NbdKit.Protocol;
+
 namespace NbdKit.Plugins.Scripts;
 
 // What the export is and can do: a dozen calls of the script, with nbdkit's defaults for methods that it does not have.
@@ -83,7 +86,8 @@ internal sealed partial class ScriptHandle
         try
         {
             string? text = await TextAsync("export_description", cancellationToken).ConfigureAwait(false);
-            return text is null || System.Text.Encoding.UTF8.GetByteCount(text) > 4097 ? null : ScriptText.Chomp(text);
+            text = text is null ? null : ScriptText.Chomp(text);
+            return text is not null && Encoding.UTF8.GetByteCount(text) <= WireString.MaximumBytes ? text : null;
         }
         catch (NbdException)
         {
