@@ -87,7 +87,18 @@ public sealed class EvalPlugin : INbdPlugin, IAsyncDisposable
     } = 16;
 
     /// <inheritdoc cref="ShPlugin.Timeout"/>
-    public TimeSpan Timeout { get; init; } = System.Threading.Timeout.InfiniteTimeSpan;
+    public TimeSpan Timeout
+    {
+        get;
+        init
+        {
+            if (value != System.Threading.Timeout.InfiniteTimeSpan)
+            {
+                ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
+            }
+            field = value;
+        }
+    } = System.Threading.Timeout.InfiniteTimeSpan;
 
     /// <inheritdoc cref="ShPlugin.TimeProvider"/>
     public TimeProvider TimeProvider { get; init; } = TimeProvider.System;

@@ -89,7 +89,19 @@ public sealed class ShPlugin : INbdPlugin, IAsyncDisposable
     /// The longest that one call may take before it is killed, and fails with EIO.
     /// <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> by default.
     /// </summary>
-    public TimeSpan Timeout { get; init; } = System.Threading.Timeout.InfiniteTimeSpan;
+    /// <exception cref="ArgumentOutOfRangeException">The value is neither positive nor infinite.</exception>
+    public TimeSpan Timeout
+    {
+        get;
+        init
+        {
+            if (value != System.Threading.Timeout.InfiniteTimeSpan)
+            {
+                ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
+            }
+            field = value;
+        }
+    } = System.Threading.Timeout.InfiniteTimeSpan;
 
     /// <summary>The clock of <see cref="Timeout"/>. The system's by default.</summary>
     public TimeProvider TimeProvider { get; init; } = TimeProvider.System;

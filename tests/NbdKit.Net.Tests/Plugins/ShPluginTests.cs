@@ -96,6 +96,8 @@ public sealed class ShPluginTests
         Assert.ThrowsAsync<InvalidOperationException>(
             () => NbdBackend.Compose(new ShPlugin { Text = "", Path = "/bin/true" }).StartAsync().AsTask());
         Assert.Throws<ArgumentOutOfRangeException>(() => _ = new ShPlugin { MaxProcesses = 0 });
+        Assert.Throws<ArgumentOutOfRangeException>(() => _ = new ShPlugin { Timeout = TimeSpan.Zero });
+        Assert.Throws<ArgumentOutOfRangeException>(() => _ = new EvalPlugin { Timeout = TimeSpan.FromSeconds(-2) });
     }
 
     [Test]

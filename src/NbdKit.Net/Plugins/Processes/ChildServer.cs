@@ -92,12 +92,11 @@ internal sealed class ChildServer(IReadOnlyList<string> command, bool onStandard
         var started = new TaskCompletionSource<Socket>(TaskCreationOptions.RunContinuationsAsynchronously);
         var thread = new Thread(() =>
         {
-            using var ended = new ManualResetEventSlim();
+            Task ended;
             try
             {
                 Socket socket = Start();
-                _child!.Ended.ContinueWith(
-                    _ => ended.Set(), CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+                ended = _child!.Ended;
                 started.SetResult(socket);
             }
             catch (Exception e)
