@@ -62,6 +62,10 @@ internal static partial class CommandLine
         {
             throw new CommandException("the option -s does not go together with -U, -p, -i and --run");
         }
+        if (options is { Single: true, Plugin: "sh", Parameters: [{ Value: "-" }, ..] })
+        {
+            throw new CommandException("the option -s does not go together with a script that is read from standard input");
+        }
         if (options.Vsock && (options.UnixSocket is not null || options.Address is not null || options.Single))
         {
             throw new CommandException("the option --vsock does not go together with -U, -i and -s");

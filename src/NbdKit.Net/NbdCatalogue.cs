@@ -18,14 +18,20 @@ public sealed class NbdCatalogue
         // One line for each plugin and filter, in alphabetical order.
         Add(ConcatPlugin.Entry);
         Add(DataPlugin.Entry);
+        Add(EvalPlugin.Entry);
         Add(FilePlugin.Entry);
+        Add(IsoPlugin.Entry);
+        Add(LinuxdiskPlugin.Entry);
         Add(MemoryPlugin.Entry);
         Add(MirrorPlugin.Entry);
         Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
+        Add(OndemandPlugin.Entry);
         Add(PatternPlugin.Entry);
+        Add(ShPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
+        Add(TmpdiskPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
@@ -124,7 +130,7 @@ public sealed class NbdCatalogue
                 ? key
                 : pluginEntry.MagicParameter ?? throw new ArgumentException($"{plugin}: the argument '{value}' is not of the form name=value.");
             int layer = Array.FindIndex(filterEntries, f => f.Parameters.Any(p => p.Name == name));
-            if (layer < 0 && !pluginEntry.Parameters.Any(p => p.Name == name))
+            if (layer < 0 && !pluginEntry.TakesOtherParameters && !pluginEntry.Parameters.Any(p => p.Name == name))
             {
                 throw UnknownParameter(name, pluginEntry, filterEntries);
             }

@@ -13,7 +13,8 @@ public sealed class NbdParameters
     public NbdParameters(string owner, IEnumerable<KeyValuePair<string, string>> values)
     {
         _owner = owner;
-        foreach ((string name, string value) in values)
+        All = [.. values];
+        foreach ((string name, string value) in All)
         {
             if (!_values.TryGetValue(name, out List<string>? given))
             {
@@ -22,6 +23,9 @@ public sealed class NbdParameters
             given.Add(value);
         }
     }
+
+    /// <summary>All names and values, in the order given.</summary>
+    public IReadOnlyList<KeyValuePair<string, string>> All { get; }
 
     /// <summary>The value as it was written.</summary>
     /// <param name="name">The parameter.</param>

@@ -15,4 +15,10 @@ public sealed record NbdPluginEntry(
 {
     /// <summary>The parameter that a bare argument on a command line stands for, or null.</summary>
     public string? MagicParameter { get; init; }
+
+    /// <summary>
+    /// Whether the plugin takes parameters that are not in <see cref="Parameters"/>, and finds them in
+    /// <see cref="NbdParameters.All"/>. False by default: they are refused.
+    /// </summary>
+    public bool TakesOtherParameters { get; init; }
 }

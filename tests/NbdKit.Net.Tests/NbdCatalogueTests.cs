@@ -121,4 +121,20 @@ public sealed class NbdCatalogueTests
         string plugin, string[] filters, KeyValuePair<string, string>[] parameters, string message)
         => Assert.That(
             () => _catalogue.Compose(plugin, filters, parameters), Throws.ArgumentException.With.Message.StartsWith(message));
+
+    [Test]
+    public void A_plugin_may_take_parameters_that_nobody_knows_after_the_filters()
+    {
+        NbdParameters? got = null;
+        _catalogue.Add(new NbdPluginEntry("open", "takes anything", [], parameters =>
+        {
+            got = parameters;
+            return new RecordingPlugin(new CallRecorder()) { Name = "open" };
+        })
+        {
+            TakesOtherParameters = true,
+        });
+        _catalogue.Compose("open", ["first"], [new("b", "1"), new("first-only", "2"), new("a", "3"), new("b", "4")]);
+        Assert.That(string.Join(' ', got!.All), Is.EqualTo("[b, 1] [a, 3] [b, 4]"));
+    }
 }

@@ -22,6 +22,7 @@ public sealed class NbdParametersTests
         Assert.That(Parameters.Text("empty"), Is.Empty);
         Assert.That(Parameters.Texts("file"), Is.EqualTo(new[] { "a", "b" }));
         Assert.That(Parameters.Text("file"), Is.EqualTo("b"), "the last one counts");
+        Assert.That(Parameters.All.Select(p => p.Key).Skip(5).Take(3), Is.EqualTo(new[] { "mode", "file", "file" }));
     }
 
     [Test]

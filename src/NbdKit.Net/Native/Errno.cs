@@ -8,6 +8,8 @@ internal static class Errno
     public const int Interrupted = 4;
     public const int IoError = 5;
     public const int NoSuchAddress = 6;
+    public const int NotExecutable = 8;
+    public const int TryAgain = 11;
     public const int OutOfMemory = 12;
     public const int AccessDenied = 13;
     public const int Busy = 16;

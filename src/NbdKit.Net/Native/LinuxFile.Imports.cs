@@ -46,6 +46,20 @@ internal static partial class LinuxFile
     [DllImport("libc", EntryPoint = "ioctl", SetLastError = true)]
     private static extern int ChangeDevice(SafeFileHandle file, nuint request, in DeviceRange range);
 
+    [DllImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    private static extern int ControlFile(SafeFileHandle file, int command, ref FileLock argument);
+
+    // struct flock: type (16), where the start counts from (16), start (64), length (64, 0 to the end), process (32).
+    [StructLayout(LayoutKind.Sequential)]
+    private struct FileLock
+    {
+        public short Type;
+        public short Whence;
+        public long Start;
+        public long Length;
+        public int Process;
+    }
+
     [StructLayout(LayoutKind.Sequential)]
     private readonly struct DeviceRange(long offset, long length)
     {

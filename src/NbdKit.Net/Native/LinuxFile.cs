@@ -48,6 +48,9 @@ internal static partial class LinuxFile
     private const uint StartWriting = 2;
     private const uint WaitAfter = 4;
 
+    private const int SetOpenFileLock = 37;
+    private const short WriteLock = 1;
+
     private const int BlockReadOnly = 0x125E;
     private const int BlockLogicalSize = 0x1268;
     private const int BlockDiscard = 0x1277;
@@ -190,6 +193,16 @@ internal static partial class LinuxFile
     public static bool IsRotational(SafeFileHandle device)
         // The answer is 16 bits wide.
         => (Ask(device, BlockRotational) & 0xFFFF) != 0;
+
+    /// <summary>
+    /// Locks a file, against other openers of it in this process too, until the handle is closed. <see cref="Errno.TryAgain"/> if
+    /// somebody else has it.
+    /// </summary>
+    public static int TryLock(SafeFileHandle file, bool exclusive)
+    {
+        var all = new FileLock { Type = exclusive ? WriteLock : (short)0 };
+        return Error(ControlFile(file, SetOpenFileLock, ref all));
+    }
 
     private static int Seek(SafeFileHandle file, long offset, int whence, out long position)
     {

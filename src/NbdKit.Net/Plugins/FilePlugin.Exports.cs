@@ -79,7 +79,8 @@ public sealed partial class FilePlugin
         return System.IO.Path.Join(Directory, exportName);
     }
 
-    private static List<string> SortedNames(string directory)
+    /// <summary>The names in a directory that are valid text, in order.</summary>
+    internal static List<string> SortedNames(string directory)
     {
         var names = new List<string>();
         try

@@ -7,7 +7,7 @@ namespace NbdKit.Plugins;
 // The parameters of nbdkit's nbd plugin.
 public sealed partial class NbdPlugin
 {
-    private static readonly string[] Ways = ["uri", "socket", "hostname", "vsock", "socket-fd"];
+    private static readonly string[] Ways = ["uri", "socket", "hostname", "vsock", "command", "socket-fd"];
 
     /// <summary>The plugin in the catalogue: <c>nbd</c>, with the magic parameter <c>uri</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(
@@ -19,6 +19,9 @@ public sealed partial class NbdPlugin
             new NbdParameter("hostname", "the host of the other server"),
             new NbdParameter("port", "its port, or the vsock port (default: 10809)"),
             new NbdParameter("vsock", "the context identifier of the virtual machine, or host, of the other server"),
+            new NbdParameter("command", "the server to run, which takes over a listening socket as from systemd; implies shared=true"),
+            new NbdParameter("arg", "an argument of the command") { IsRepeatable = true },
+            new NbdParameter("command-stdio", "true if the command serves its standard input and output (default: false)"),
             new NbdParameter("socket-fd", "the descriptor of a socket that is connected to the other server; implies shared=true"),
             new NbdParameter("export", "the export of the other server, if there is no URI (default: its default export)"),
             new NbdParameter("dynamic-export", "true to give clients the export that they name (default: false)"),
@@ -47,25 +50,32 @@ public sealed partial class NbdPlugin
         {
             throw new ArgumentException("nbd: port= goes with hostname= or vsock= only.");
         }
+        if (given[0] != "command" && (parameters.Text("arg") ?? parameters.Text("command-stdio")) is not null)
+        {
+            throw new ArgumentException("nbd: arg= and command-stdio= go with command= only.");
+        }
+        bool alone = given[0] is "command" or "socket-fd";
         bool dynamic = parameters.Boolean("dynamic-export") ?? false;
-        bool shared = parameters.Boolean("shared") ?? given[0] == "socket-fd";
+        bool shared = parameters.Boolean("shared") ?? alone;
         if (parameters.Text("export") is not null && (dynamic || given[0] == "uri"))
         {
             throw new ArgumentException("nbd: export= goes neither with uri=, which names the export, nor with dynamic-export=true.");
         }
         if (dynamic && shared)
         {
-            throw new ArgumentException("nbd: dynamic-export=true does not go with shared=true or socket-fd=.");
+            throw new ArgumentException("nbd: dynamic-export=true does not go with shared=true, command= or socket-fd=.");
         }
-        if (given[0] == "socket-fd" && !shared)
+        if (alone && !shared)
         {
-            throw new ArgumentException("nbd: socket-fd= is a single connection, so shared=false does not go with it.");
+            throw new ArgumentException($"nbd: {given[0]}= is a single connection or server, so shared=false does not go with it.");
         }
         NbdUri target = Secured(parameters, given[0]);
         NbdClientOptions options = target.Apply(new NbdClientOptions()) with { Tls = TlsOf(parameters, target) };
         var plugin = new NbdPlugin
         {
-            EndPoint = given[0] == "socket-fd" ? null : target.EndPoint,
+            EndPoint = alone ? null : target.EndPoint,
+            Command = given[0] == "command" ? [parameters.Required("command"), .. parameters.Texts("arg")] : [],
+            CommandUsesStandardStreams = parameters.Boolean("command-stdio") ?? false,
             Connect = given[0] == "socket-fd" ? Once(parameters.Integer("socket-fd")!.Value, options) : null,
             Options = options,
             DynamicExport = dynamic,

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Runtime.CompilerServices;
 using NbdKit.Client;
+using NbdKit.Plugins.Processes;
 using NbdKit.Protocol;
 
 namespace NbdKit.Plugins;
@@ -8,7 +9,7 @@ namespace NbdKit.Plugins;
 /// <summary>
 /// A proxy for another NBD server (nbdkit-nbd-plugin(1)): its exports with their sizes, block sizes, flags, meta contexts and
 /// extents, behind whatever filters and transports there are here. Set exactly one of <see cref="Uri"/>, <see cref="EndPoint"/>,
-/// <see cref="Connect"/> and <see cref="Client"/>.
+/// <see cref="Command"/>, <see cref="Connect"/> and <see cref="Client"/>.
 /// </summary>
 /// <remarks>
 /// <para>
@@ -22,12 +23,13 @@ namespace NbdKit.Plugins;
 /// </para>
 /// <para>
 /// When the connection to the other server is lost, requests fail with EIO; see <see cref="Reconnect"/>. Compared with nbdkit,
-/// <c>command=</c> is missing, and so are pre-shared keys, which .NET does not have.
+/// pre-shared keys are missing, which .NET does not have.
 /// </para>
 /// </remarks>
 public sealed partial class NbdPlugin : INbdPlugin
 {
     private NbdClientPool? _shared;
+    private ChildServer? _server;
 
     /// <summary>The NBD URI of the other server's export. Null by default.</summary>
     /// <exception cref="UriFormatException">The value is no NBD URI, or has a part that would be ignored.</exception>
@@ -55,6 +57,20 @@ public sealed partial class NbdPlugin : INbdPlugin
 
     /// <summary>A client that is connected already, and serves every export name. It stays the host's. Null by default.</summary>
     public NbdClient? Client { get; init; }
+
+    /// <summary>
+    /// A server to run, and its arguments: a program that takes a listening socket over as systemd gives it one, such as qemu-nbd or
+    /// nbdkit. It starts with the chain and ends with it, and its connections are <see cref="Shared"/>. One that has ended is
+    /// started again when <see cref="Reconnect"/> has a connection made anew. No shell reads the arguments. A host that is killed
+    /// leaves it behind, unless the server itself ends with its parent or its last client. None by default. Linux only.
+    /// </summary>
+    public IReadOnlyList<string> Command { get; init; } = [];
+
+    /// <summary>
+    /// Whether the server in <see cref="Command"/> talks to its one client on standard input and output, as with
+    /// <c>nbdkit -s</c>. False by default.
+    /// </summary>
+    public bool CommandUsesStandardStreams { get; init; }
 
     /// <summary>
     /// How to connect, and to which export if no URI says so. Every meta context that the other server lists is asked for, whatever
@@ -104,17 +120,21 @@ public sealed partial class NbdPlugin : INbdPlugin
     /// <inheritdoc/>
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
-    private bool IsShared => Shared || Client is not null;
+    private bool IsShared => Shared || Client is not null || Command.Count > 0;
 
     /// <summary>Checks the settings.</summary>
     /// <inheritdoc/>
     /// <exception cref="InvalidOperationException">They do not fit together.</exception>
     public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
     {
-        if (((object?[])[Uri, EndPoint, Connect, Client]).Count(way => way is not null) != 1)
+        if (((object?[])[Uri, EndPoint, Connect, Client, Command.FirstOrDefault()]).Count(way => way is not null) != 1)
         {
             throw new InvalidOperationException(
-                "The nbd plugin needs to know one server: set exactly one of Uri, EndPoint, Connect and Client.");
+                "The nbd plugin needs to know one server: set exactly one of Uri, EndPoint, Command, Connect and Client.");
+        }
+        if (CommandUsesStandardStreams && (Command.Count == 0 || Connections > 1))
+        {
+            throw new InvalidOperationException("Standard streams go with a command only, and make no more than one connection.");
         }
         if (DynamicExport && IsShared)
         {
@@ -132,8 +152,9 @@ public sealed partial class NbdPlugin : INbdPlugin
         {
             _shared = new NbdClientPool(Client);
         }
-        else if (Shared)
+        else if (IsShared)
         {
+            _server = Command.Count > 0 ? new ChildServer(Command, CommandUsesStandardStreams) : null;
             _shared = await ConnectAsync(null, cancellationToken).ConfigureAwait(false);
         }
     }
@@ -178,6 +199,10 @@ public sealed partial class NbdPlugin : INbdPlugin
         {
             await shared.DisposeAsync().ConfigureAwait(false);
         }
+        if (_server is not null)
+        {
+            await _server.DisposeAsync().ConfigureAwait(false);
+        }
     }
 
     private async Task<NbdClientPool> ConnectAsync(string? exportName, CancellationToken cancellationToken)
@@ -186,7 +211,10 @@ public sealed partial class NbdPlugin : INbdPlugin
         {
             try
             {
-                return Connect is { } connect
+                NbdClientOptions options = Options with { RequestListedMetaContexts = true };
+                Func<string, CancellationToken, Task<NbdClient>>? connect =
+                    _server is { } server ? (_, token) => server.ConnectAsync(options, token) : Connect;
+                return connect is not null
                     ? await NbdClientPool.ConnectAsync(
                         token => connect(exportName ?? Options.ExportName, token),
                         Connections,
@@ -203,7 +231,8 @@ public sealed partial class NbdPlugin : INbdPlugin
             catch (NbdClientException e)
             {
                 NbdError error = e.Error == NbdClientError.ExportUnknown ? NbdError.InvalidArgument : NbdError.IoError;
-                throw new NbdException(error, $"nbd: the other server cannot be used ({e.Error})", e);
+                string what = _server is null ? $"the other server cannot be used ({e.Error})" : e.Message;
+                throw new NbdException(error, $"nbd: {what}", e);
             }
         }
     }

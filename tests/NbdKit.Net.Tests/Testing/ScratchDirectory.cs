@@ -29,6 +29,17 @@ internal sealed class ScratchDirectory : IDisposable
         return this[name];
     }
 
+    /// <summary>Creates a program from its text.</summary>
+    public string WriteProgram(string name, string text)
+    {
+        File.WriteAllText(this[name], text);
+        if (!OperatingSystem.IsWindows())
+        {
+            File.SetUnixFileMode(this[name], UnixFileMode.UserRead | UnixFileMode.UserExecute);
+        }
+        return this[name];
+    }
+
     /// <summary>Creates a file that is one hole.</summary>
     public string WriteHole(string name, long size)
     {
