@@ -50,6 +50,7 @@ public sealed class NbdCatalogue
         Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
         Add(PauseFilter.Entry);
+        Add(Qcow2DecFilter.Entry);
         Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
