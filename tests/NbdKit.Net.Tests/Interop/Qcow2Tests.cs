@@ -241,28 +241,23 @@ public sealed class Qcow2Tests
         await CompareAsync(image, exact: options.Length == 0);
     }
 
-    [TestCase("compression_type=zstd", "compression type 1 (zstd)")]
-    [TestCase("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "encrypted (LUKS)")]
-    public async Task What_cannot_be_read_is_refused(string options, string message)
+    [Test]
+    public async Task What_is_compressed_in_another_way_is_refused()
     {
         Peer.Require("qemu-img");
         using var folder = new ScratchDirectory();
-        PeerResult made = await Peer.RunAsync(
-            "qemu-img", "create", "-q", "--object", "secret,id=s,data=x", "-f", "qcow2", "-o", options, folder["image"], "1M");
-        if (made.Status != 0)
-        {
-            Peer.Missing($"qemu-img with {options}");
-        }
+        await CreateAsync(folder["image"], "compression_type=zstd", 1 << 20);
         await using NbdBackend chain = Chain(folder["image"]);
-        Assert.That(TestData.Failure(async () => await chain.OpenAsync()).Message, Does.Contain(message));
+        Assert.That(TestData.Failure(async () => await chain.OpenAsync()).Message, Does.Contain("compression type 1 (zstd)"));
     }
 
     [Test]
     public async Task Clients_of_the_command_get_what_QEMU_reads()
     {
-        Peer.Require("qemu-img", "qemu-io", "nbdcopy", "nbdinfo");
+        Peer.Require("qemu-img", "qemu-io", "qemu-nbd", "nbdcopy", "nbdinfo");
         using var folder = new ScratchDirectory();
-        folder.Write("base", TestData.Random(4 << 20, 13));
+        // Of the same size: behind the end of a shorter one qemu-nbd says that its zeroes are its own, qemu-img that they are nobody's.
+        folder.Write("base", TestData.Random(8 << 20, 13));
         await CreateAsync(folder["image"], "", 8 << 20, "base", "raw");
         await WriteAsync(folder["image"], new Random(14), 8 << 20, 65_536, 60);
         string uri = $"nbd+unix:///?socket={folder["s"]}";
@@ -274,7 +269,9 @@ public sealed class Qcow2Tests
         await Peer.OutputAsync("qemu-img", "convert", "-f", "qcow2", "-O", "raw", folder["image"], folder["raw"]);
         await SameFile.CheckAsync(folder["copy"], folder["raw"], "nbdcopy");
         string depths = await Peer.OutputAsync("nbdinfo", "--map=qemu:allocation-depth", uri);
-        Assert.That(depths, Does.Contain("backing").Or.Contain("2"));
+        string theirs = await Peer.OutputAsync(
+            "nbdinfo", "--map=qemu:allocation-depth", "--", "[", "qemu-nbd", "-r", "-A", "-f", "qcow2", folder["image"], "]");
+        Assert.That(depths, Is.EqualTo(theirs));
         tool.Signal(15);
         (int status, _, string error) = await tool.EndAsync();
         Assert.That((status, error), Is.EqualTo((0, "")));

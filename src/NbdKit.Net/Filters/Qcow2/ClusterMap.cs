@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Numerics;
 using System.Runtime.CompilerServices;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters.Qcow2;
 

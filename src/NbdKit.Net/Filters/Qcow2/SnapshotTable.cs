@@ -1,4 +1,5 @@
 using System.Text;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters.Qcow2;
 

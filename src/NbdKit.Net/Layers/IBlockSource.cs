@@ -1,4 +1,4 @@
-namespace NbdKit.Filters.Qcow2;
+namespace NbdKit.Layers;
 
 /// <summary>Where the blocks of a cache come from.</summary>
 internal interface IBlockSource

@@ -1,6 +1,6 @@
-using BlockKey = (NbdKit.Filters.Qcow2.IBlockSource Source, long Position);
+using BlockKey = (NbdKit.Layers.IBlockSource Source, long Position);
 
-namespace NbdKit.Filters.Qcow2;
+namespace NbdKit.Layers;
 
 /// <summary>
 /// The blocks that were used last, up to a number of bytes. A block that several want at once is loaded once. Safe for use by

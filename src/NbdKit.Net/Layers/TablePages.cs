@@ -1,4 +1,4 @@
-namespace NbdKit.Filters.Qcow2;
+namespace NbdKit.Layers;
 
 /// <summary>The tables of one image, read in pages, which a cache keeps.</summary>
 internal sealed class TablePages : IBlockSource
@@ -6,10 +6,10 @@ internal sealed class TablePages : IBlockSource
     private const int SmallestPage = 4096;
     private const int LargestPage = 65_536;
 
-    private readonly Layers.ImageDisk _file;
+    private readonly ImageDisk _file;
     private readonly BlockCache _cache;
 
-    public TablePages(Layers.ImageDisk file, BlockCache cache, int clusterSize)
+    public TablePages(ImageDisk file, BlockCache cache, int clusterSize)
     {
         _file = file;
         _cache = cache;

@@ -1,7 +1,7 @@
-using NbdKit.Filters.Qcow2;
+using NbdKit.Layers;
 using NbdKit.Tests.Testing;
 
-namespace NbdKit.Tests.Filters;
+namespace NbdKit.Tests.Layers;
 
 public sealed class BlockCacheTests
 {
