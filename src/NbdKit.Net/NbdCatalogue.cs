@@ -27,6 +27,7 @@ public sealed class NbdCatalogue
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(VdiPlugin.Entry);
+        Add(VhdPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
