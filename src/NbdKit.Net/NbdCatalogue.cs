@@ -32,6 +32,8 @@ public sealed class NbdCatalogue
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(TmpdiskPlugin.Entry);
+        Add(VdiPlugin.Entry);
+        Add(VhdPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
@@ -63,6 +65,7 @@ public sealed class NbdCatalogue
         Add(PartitionFilter.Entry);
         Add(PauseFilter.Entry);
         Add(QuotaFilter.Entry);
+        Add(Qcow2DecFilter.Entry);
         Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);

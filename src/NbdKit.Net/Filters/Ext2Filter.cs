@@ -1,4 +1,5 @@
 using NbdKit.Filters.Ext2;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -31,7 +32,7 @@ public sealed class Ext2Filter : INbdFilter
 {
     private const string ByExportName = "exportname";
 
-    private readonly SharedImages _images = new();
+    private readonly SharedImages<Volume> _images = new((_, next, cancellationToken) => Volume.MountAsync(next, cancellationToken));
 
     /// <summary>The filter in the catalogue.</summary>
     public static NbdFilterEntry Entry { get; } = new(
@@ -101,11 +102,11 @@ public sealed class Ext2Filter : INbdFilter
             throw new NbdException(NbdError.InvalidArgument, $"{next.Name} has no default export to look for files in");
         }
         var key = new ImageKey(below, context.IsTls, context.ReadOnly);
-        SharedImage image = await _images.AcquireAsync(context.Backend, key, cancellationToken).ConfigureAwait(false);
+        SharedImage<Volume> image = await _images.AcquireAsync(context.Backend, key, cancellationToken).ConfigureAwait(false);
         try
         {
             string path = File ?? context.ExportName;
-            Inode inode = await PathWalk.FindFileAsync(image.Volume, path, cancellationToken).ConfigureAwait(false);
+            Inode inode = await PathWalk.FindFileAsync(image.Content, path, cancellationToken).ConfigureAwait(false);
             FileHandle handle = inode.IsInline
                 ? new InlineFile(context, image, path, inode)
                 : new MappedFile(context, image, path, inode);

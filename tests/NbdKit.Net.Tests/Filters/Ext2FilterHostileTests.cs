@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using NbdKit.Filters;
 using NbdKit.Filters.Ext2;
+using NbdKit.Layers;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Filters;

@@ -33,6 +33,7 @@ internal static partial class StackGenerators
         new("pause", (_, random) => new PauseFilter { FlushesWhenQuiet = random.Next(2) == 0 }),
         new("policy", Policy),
         new("quota", Quota),
+        new("qcow2dec", Qcow2),
         new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
         new("rate", Rate),
         new("readonly", Readonly),

@@ -1,4 +1,5 @@
 using System.Text;
+using NbdKit.Layers;
 using NbdKit.Protocol;
 
 namespace NbdKit.Filters.Ext2;
@@ -7,10 +8,10 @@ namespace NbdKit.Filters.Ext2;
 internal abstract class FileHandle : INbdFilterHandle
 {
     private readonly NbdContext _context;
-    private readonly SharedImage _image;
+    private readonly SharedImage<Volume> _image;
     private readonly string _path;
 
-    protected FileHandle(NbdContext context, SharedImage image, string path)
+    protected FileHandle(NbdContext context, SharedImage<Volume> image, string path)
     {
         _context = context;
         _image = image;

@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters.Ext2;
 
 /// <summary>A small file whose content is in its inode. It cannot be written: that would change the inode.</summary>
@@ -5,7 +7,7 @@ internal sealed class InlineFile : FileHandle
 {
     private readonly byte[] _content;
 
-    public InlineFile(NbdContext context, SharedImage image, string path, Inode inode)
+    public InlineFile(NbdContext context, SharedImage<Volume> image, string path, Inode inode)
         : base(context, image, path)
         => _content = InlineData.ReadContent(inode);
 

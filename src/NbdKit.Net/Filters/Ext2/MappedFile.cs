@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters.Ext2;
 
 /// <summary>A file whose content is in blocks.</summary>
@@ -12,10 +14,10 @@ internal sealed partial class MappedFile : FileHandle
     private readonly IFileMap _map;
     private readonly int _blockSize;
 
-    public MappedFile(NbdContext context, SharedImage image, string path, Inode inode)
+    public MappedFile(NbdContext context, SharedImage<Volume> image, string path, Inode inode)
         : base(context, image, path)
     {
-        _volume = image.Volume;
+        _volume = image.Content;
         _inode = inode;
         _map = _volume.MapOf(inode);
         _blockSize = _volume.Superblock.BlockSize;

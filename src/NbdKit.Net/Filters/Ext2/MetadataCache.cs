@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters.Ext2;
 
 /// <summary>The blocks of metadata that were used last, up to a limit. Safe for use by several threads.</summary>

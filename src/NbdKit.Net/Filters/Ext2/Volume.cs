@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters.Ext2;
 

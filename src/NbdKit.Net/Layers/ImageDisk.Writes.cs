@@ -1,7 +1,6 @@
 using System.Buffers;
-using NbdKit.Layers;
 
-namespace NbdKit.Filters.Ext2;
+namespace NbdKit.Layers;
 
 // Changes. What begins or ends inside a unit of the layer below keeps the rest of that unit, whoever writes it meanwhile.
 internal sealed partial class ImageDisk

@@ -1,20 +1,22 @@
-namespace NbdKit.Filters.Ext2;
+namespace NbdKit.Layers;
 
 /// <summary>
 /// One image, open once for all who use it: opened for the first of them, closed with the last, and opened again if
 /// another one comes later.
 /// </summary>
-internal sealed class SharedImage
+/// <typeparam name="T">What is in the image. It is disposed of before the image is closed, if it can be.</typeparam>
+internal sealed class SharedImage<T>
+    where T : class
 {
-    private readonly SharedImages _owner;
+    private readonly SharedImages<T> _owner;
     private readonly ImageKey _key;
 
     // Held while the context is opened or closed, so that there is never more than one.
     private readonly SemaphoreSlim _changing = new(1, 1);
     private NextContext? _context;
-    private Volume? _volume;
+    private T? _content;
 
-    public SharedImage(SharedImages owner, ImageKey key)
+    public SharedImage(SharedImages<T> owner, ImageKey key)
     {
         _owner = owner;
         _key = key;
@@ -26,8 +28,8 @@ internal sealed class SharedImage
     /// <summary>The context of the layer below; only for users.</summary>
     public NextContext Context => _context!;
 
-    /// <summary>The file system; only for users.</summary>
-    public Volume Volume => _volume!;
+    /// <summary>What is in it; only for users.</summary>
+    public T Content => _content!;
 
     /// <summary>Opens the image unless it is open. On failure the caller is a user no longer.</summary>
     public async ValueTask OpenAsync(NbdBackend backend, CancellationToken cancellationToken)
@@ -75,9 +77,11 @@ internal sealed class SharedImage
             }
             NextContext? context = _context;
             _context = null;
-            _volume = null;
+            T? content = _content;
+            _content = null;
             if (context is not null)
             {
+                await DisposeAsync(content).ConfigureAwait(false);
                 await context.CloseAsync().ConfigureAwait(false);
             }
             _owner.Forget(_key, this);
@@ -90,12 +94,12 @@ internal sealed class SharedImage
 
     private async ValueTask OpenFirstAsync(NbdBackend backend, CancellationToken cancellationToken)
     {
-        NextContext context = await backend.OpenNextAsync(_key.ReadOnly, _key.ExportName, null, cancellationToken)
-            .ConfigureAwait(false);
+        NextContext context = await backend.OpenSharedNextAsync(
+            _key.ReadOnly, _key.ExportName, _key.IsTls, cancellationToken).ConfigureAwait(false);
         try
         {
             await context.PrepareAsync(cancellationToken).ConfigureAwait(false);
-            _volume = await Volume.MountAsync(context, cancellationToken).ConfigureAwait(false);
+            _content = await _owner.MountAsync(backend, context, cancellationToken).ConfigureAwait(false);
             _context = context;
         }
         catch
@@ -104,4 +108,7 @@ internal sealed class SharedImage
             throw;
         }
     }
+
+    private static ValueTask DisposeAsync(T? content)
+        => content is IAsyncDisposable disposable ? disposable.DisposeAsync() : default;
 }

@@ -1,10 +1,15 @@
-namespace NbdKit.Filters.Ext2;
+namespace NbdKit.Layers;
 
 /// <summary>The images that one filter has open. Safe for use by several threads.</summary>
-internal sealed class SharedImages
+/// <typeparam name="T">What is in an image.</typeparam>
+/// <param name="mount">
+/// Finds what is in an image: gets the layer that opened the layer below, and a prepared context of the layer below.
+/// </param>
+internal sealed class SharedImages<T>(Func<NbdBackend, NextContext, CancellationToken, ValueTask<T>> mount)
+    where T : class
 {
     private readonly Lock _lock = new();
-    private readonly Dictionary<ImageKey, SharedImage> _images = [];
+    private readonly Dictionary<ImageKey, SharedImage<T>> _images = [];
 
     /// <summary>The number of images that are open, or about to be opened or closed.</summary>
     public int Count
@@ -18,16 +23,16 @@ internal sealed class SharedImages
         }
     }
 
-    /// <summary>Makes the caller a user of an image, until it calls <see cref="SharedImage.ReleaseAsync"/>.</summary>
-    public async ValueTask<SharedImage> AcquireAsync(
+    /// <summary>Makes the caller a user of an image, until it calls <see cref="SharedImage{T}.ReleaseAsync"/>.</summary>
+    public async ValueTask<SharedImage<T>> AcquireAsync(
         NbdBackend backend, ImageKey key, CancellationToken cancellationToken)
     {
-        SharedImage? image;
+        SharedImage<T>? image;
         lock (_lock)
         {
             if (!_images.TryGetValue(key, out image))
             {
-                image = new SharedImage(this, key);
+                image = new SharedImage<T>(this, key);
                 _images.Add(key, image);
             }
             image.Users++;
@@ -36,8 +41,11 @@ internal sealed class SharedImages
         return image;
     }
 
+    public ValueTask<T> MountAsync(NbdBackend backend, NextContext next, CancellationToken cancellationToken)
+        => mount(backend, next, cancellationToken);
+
     /// <summary>Takes back one use; true if it was the last.</summary>
-    public bool RemoveUser(SharedImage image)
+    public bool RemoveUser(SharedImage<T> image)
     {
         lock (_lock)
         {
@@ -45,7 +53,7 @@ internal sealed class SharedImages
         }
     }
 
-    public bool IsUsed(SharedImage image)
+    public bool IsUsed(SharedImage<T> image)
     {
         lock (_lock)
         {
@@ -54,7 +62,7 @@ internal sealed class SharedImages
     }
 
     /// <summary>Removes an image that is closed, unless somebody waits for it.</summary>
-    public void Forget(ImageKey key, SharedImage image)
+    public void Forget(ImageKey key, SharedImage<T> image)
     {
         lock (_lock)
         {

@@ -1,4 +1,4 @@
-namespace NbdKit.Filters.Ext2;
+namespace NbdKit.Layers;
 
 /// <summary>Who may share an image.</summary>
 /// <param name="ExportName">The export of the layer below that is the image.</param>

@@ -1,9 +1,9 @@
 using System.Buffers;
 
-namespace NbdKit.Filters.Ext2;
+namespace NbdKit.Layers;
 
 /// <summary>
-/// The disk that the file system is on. Takes requests of any alignment and size, and turns them into ones that the layer
+/// The disk that an image is on. Takes requests of any alignment and size, and turns them into ones that the layer
 /// below takes.
 /// </summary>
 internal sealed partial class ImageDisk
@@ -19,7 +19,7 @@ internal sealed partial class ImageDisk
         _unit = (int)Math.Max(limits.Minimum, 1);
         _largest = limits.Maximum > 0 ? (int)Math.Min(limits.Maximum, int.MaxValue / _unit * _unit) : int.MaxValue / _unit * _unit;
         // A part that is less than a unit is changed by reading and writing the unit.
-        _units = _unit > 1 ? new Layers.RangeLock() : null;
+        _units = _unit > 1 ? new RangeLock() : null;
     }
 
     public long Size => _next.Info.Size;
