@@ -57,6 +57,7 @@ public sealed class NbdCatalogue
         Add(RotationalFilter.Entry);
         Add(ScanFilter.Entry);
         Add(SwabFilter.Entry);
+        Add(TarFilter.Entry);
         Add(TlsFallbackFilter.Entry);
         Add(XorFilter.Entry);
     }

@@ -32,6 +32,7 @@ internal static partial class StackGenerators
         new("rotational", Rotational),
         new("swab", (_, _) => new SwabFilter { Bits = 8 }),
         new("xor", Xor),
+        new("tar", Tar),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>
