@@ -26,6 +26,7 @@ public sealed class NbdCatalogue
         Add(PatternPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
+        Add(VhdxPlugin.Entry);
         Add(VmdkPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
