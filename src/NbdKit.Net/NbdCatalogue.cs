@@ -23,6 +23,7 @@ public sealed class NbdCatalogue
         Add(MirrorPlugin.Entry);
         Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
+        Add(OvaPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
