@@ -116,10 +116,11 @@ public sealed class VmdkTests
         (string image, _) = await MakeAsync(folder, "monolithicFlat");
         string text = await File.ReadAllTextAsync(image);
         File.CreateSymbolicLink(folder["link"], folder["raw"]);
+        Directory.CreateDirectory(folder["folder"]);
         foreach ((string name, string message) in new[]
         {
             ("/etc/passwd", "not one of its own directory"), ("../raw", "not one of its own directory"), ("..", "not one of"),
-            ("a\\b", "not one of"), ("link", "is not there"), ("missing", "is not there"),
+            ("a\\b", "not one of"), ("link", "is not there"), ("missing", "is not there"), ("folder", "is not there"),
         })
         {
             await File.WriteAllTextAsync(folder["bad.vmdk"], text.Replace("disk-flat.vmdk", name));

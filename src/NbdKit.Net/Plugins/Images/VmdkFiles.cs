@@ -1,3 +1,5 @@
+using NbdKit.Buffers;
+
 namespace NbdKit.Plugins.Images;
 
 /// <summary>The files that a descriptor names, in its own directory and nowhere else.</summary>
@@ -15,8 +17,8 @@ internal static class VmdkFiles
                 throw new NbdException(
                     NbdError.InvalidArgument, $"the VMDK descriptor names the file '{name}', which is not one of its own directory");
             }
-            var file = new FileInfo(Path.Combine(directory, name));
-            return file.Exists && file.LinkTarget is null ? NbdBackend.Compose(new FilePlugin { Path = file.FullName }) : null;
+            string path = Path.Combine(directory, name);
+            return SparseFile.IsServable(path, followLinks: false) ? NbdBackend.Compose(new FilePlugin { Path = path }) : null;
         };
     }
 }
