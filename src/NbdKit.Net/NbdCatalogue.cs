@@ -27,6 +27,7 @@ public sealed class NbdCatalogue
         Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(OndemandPlugin.Entry);
+        Add(OvaPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(ShPlugin.Entry);
         Add(SplitPlugin.Entry);
@@ -34,6 +35,8 @@ public sealed class NbdCatalogue
         Add(TmpdiskPlugin.Entry);
         Add(VdiPlugin.Entry);
         Add(VhdPlugin.Entry);
+        Add(VhdxPlugin.Entry);
+        Add(VmdkPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
@@ -78,6 +81,7 @@ public sealed class NbdCatalogue
         Add(SpinningFilter.Entry);
         Add(StatsFilter.Entry);
         Add(TimeLimitFilter.Entry);
+        Add(TarFilter.Entry);
         Add(TlsFallbackFilter.Entry);
         Add(XorFilter.Entry);
     }

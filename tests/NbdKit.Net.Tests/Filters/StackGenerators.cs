@@ -44,6 +44,7 @@ internal static partial class StackGenerators
         new("spinning", Spinning),
         new("stats", Stats),
         new("time-limit", (_, random) => new TimeLimitFilter { Idle = TimeSpan.FromSeconds(random.Next(2)) }),
+        new("tar", Tar),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>
