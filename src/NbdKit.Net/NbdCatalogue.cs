@@ -50,6 +50,7 @@ public sealed class NbdCatalogue
         Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
         Add(PauseFilter.Entry);
+        Add(ProtectFilter.Entry);
         Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
@@ -59,6 +60,7 @@ public sealed class NbdCatalogue
         Add(SwabFilter.Entry);
         Add(TlsFallbackFilter.Entry);
         Add(XorFilter.Entry);
+        Add(TruncateFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

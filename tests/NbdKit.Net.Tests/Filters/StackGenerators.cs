@@ -27,11 +27,13 @@ internal static partial class StackGenerators
         new("partition", Partition),
         new("pause", (_, random) => new PauseFilter { FlushesWhenQuiet = random.Next(2) == 0 }),
         new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
+        new("protect", Protect),
         new("rate", Rate),
         new("readonly", Readonly),
         new("rotational", Rotational),
         new("swab", (_, _) => new SwabFilter { Bits = 8 }),
         new("xor", Xor),
+        new("truncate", Truncate),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>
