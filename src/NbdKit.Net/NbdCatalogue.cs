@@ -27,13 +27,16 @@ public sealed class NbdCatalogue
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(BlockSizeFilter.Entry);
+        Add(BlockSizePolicyFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
         Add(CowFilter.Entry);
         Add(DelayFilter.Entry);
         Add(ErrorFilter.Entry);
+        Add(ExportnameFilter.Entry);
         Add(Ext2Filter.Entry);
         Add(ForwardOnlyFilter.Entry);
+        Add(ExtentlistFilter.Entry);
         Add(FuaFilter.Entry);
         Add(GzipFilter.Entry);
         Add(IpFilter.Entry);

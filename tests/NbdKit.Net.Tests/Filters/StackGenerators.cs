@@ -9,9 +9,12 @@ internal static partial class StackGenerators
     public static IReadOnlyList<StackGenerator> All { get; } =
     [
         new("blocksize", BlockSize),
+        new("blocksize-policy", BlockSizePolicy),
         new("cache", Cache),
+        new("exportname", Exportname),
         new("ext2", Ext2),
         new("forward-only", ForwardOnly),
+        new("extentlist", Extentlist),
         new("fua", Fua),
         new("gzip", Gzip),
         new("luks", Luks),
