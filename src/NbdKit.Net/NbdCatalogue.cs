@@ -38,6 +38,7 @@ public sealed class NbdCatalogue
         Add(VhdxPlugin.Entry);
         Add(VmdkPlugin.Entry);
         Add(BlockSizeFilter.Entry);
+        Add(BlockSizePolicyFilter.Entry);
         Add(CacheFilter.Entry);
         Add(CheckwriteFilter.Entry);
         Add(CountFilter.Entry);
@@ -48,8 +49,10 @@ public sealed class NbdCatalogue
         Add(EvilFilter.Entry);
         Add(ExitlastFilter.Entry);
         Add(ExitwhenFilter.Entry);
+        Add(ExportnameFilter.Entry);
         Add(Ext2Filter.Entry);
         Add(ForwardOnlyFilter.Entry);
+        Add(ExtentlistFilter.Entry);
         Add(FuaFilter.Entry);
         Add(GzipFilter.Entry);
         Add(IpFilter.Entry);
@@ -69,6 +72,7 @@ public sealed class NbdCatalogue
         Add(PauseFilter.Entry);
         Add(QuotaFilter.Entry);
         Add(Qcow2DecFilter.Entry);
+        Add(ProtectFilter.Entry);
         Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
@@ -84,6 +88,7 @@ public sealed class NbdCatalogue
         Add(TarFilter.Entry);
         Add(TlsFallbackFilter.Entry);
         Add(XorFilter.Entry);
+        Add(TruncateFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>

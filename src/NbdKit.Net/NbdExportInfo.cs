@@ -33,6 +33,12 @@ public sealed record NbdExportInfo
     /// <value>Nothing known by default: any alignment and size.</value>
     public BlockSize BlockSize { get; init; }
 
+    /// <summary>
+    /// Whether <see cref="BlockSize"/> is told to clients and not enforced: requests that break it, except by a payload that the
+    /// server does not take, are passed to the layer. False by default.
+    /// </summary>
+    public bool BlockSizeIsAdvice { get; init; }
+
     /// <summary>What the export is, for people (NBD_INFO_DESCRIPTION): at most 4,096 bytes of UTF-8, or null.</summary>
     /// <exception cref="ArgumentException">The value breaks the protocol's rules for strings.</exception>
     public string? Description

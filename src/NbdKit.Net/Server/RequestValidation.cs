@@ -94,7 +94,7 @@ internal static class RequestValidation
 
     private static RequestFault CheckBlockSize(in RequestHeader header, NbdExportInfo info, ulong size, int maxPayload)
     {
-        BlockSize blockSize = info.BlockSize;
+        BlockSize blockSize = info.BlockSizeIsAdvice ? default : info.BlockSize;
         ulong mask = blockSize.Minimum > 1 ? (ulong)blockSize.Minimum - 1 : 0;
         // A request that ends with the export may be short: otherwise the tail of an odd size could not be reached.
         if ((header.Offset & mask) != 0

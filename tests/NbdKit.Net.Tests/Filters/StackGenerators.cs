@@ -9,13 +9,16 @@ internal static partial class StackGenerators
     public static IReadOnlyList<StackGenerator> All { get; } =
     [
         new("blocksize", BlockSize),
+        new("blocksize-policy", BlockSizePolicy),
         new("cache", Cache),
         new("count", Count),
         new("evil", (_, random) => new EvilFilter { Mode = (EvilMode)random.Next(3), Probability = 0 }),
         new("exitlast", (_, _) => new ExitlastFilter()),
         new("exitwhen", Exitwhen),
+        new("exportname", Exportname),
         new("ext2", Ext2),
         new("forward-only", ForwardOnly),
+        new("extentlist", Extentlist),
         new("fua", Fua),
         new("gzip", Gzip),
         new("luks", Luks),
@@ -35,6 +38,7 @@ internal static partial class StackGenerators
         new("quota", Quota),
         new("qcow2dec", Qcow2),
         new("readahead", (_, random) => new ReadaheadFilter { MaxWindow = random.Next(32_768, 100_000) }),
+        new("protect", Protect),
         new("rate", Rate),
         new("readonly", Readonly),
         new("rotational", Rotational),
@@ -45,6 +49,7 @@ internal static partial class StackGenerators
         new("stats", Stats),
         new("time-limit", (_, random) => new TimeLimitFilter { Idle = TimeSpan.FromSeconds(random.Next(2)) }),
         new("tar", Tar),
+        new("truncate", Truncate),
     ];
 
     /// <summary>Puts a window on the part of a plugin that exists.</summary>
