@@ -115,7 +115,7 @@ public sealed class NbdCatalogue
                 ? key
                 : pluginEntry.MagicParameter ?? throw new ArgumentException($"{plugin}: the argument '{value}' is not of the form name=value.");
             int layer = Array.FindIndex(filterEntries, f => f.Parameters.Any(p => p.Name == name));
-            if (layer < 0 && !pluginEntry.Parameters.Any(p => p.Name == name))
+            if (layer < 0 && !pluginEntry.TakesOtherParameters && !pluginEntry.Parameters.Any(p => p.Name == name))
             {
                 throw UnknownParameter(name, pluginEntry, filterEntries);
             }
@@ -133,7 +133,8 @@ public sealed class NbdCatalogue
     private static NbdParameters Checked(
         string owner, IReadOnlyList<NbdParameter> known, List<KeyValuePair<string, string>> given)
     {
-        foreach (NbdParameter parameter in known)
+        foreach (NbdParameter parameter in known.Concat(
+            given.Where(pair => known.All(p => p.Name != pair.Key)).Select(pair => new NbdParameter(pair.Key, "")).Distinct()))
         {
             int count = given.Count(pair => pair.Key == parameter.Name);
             if (count == 0 && parameter.IsRequired)

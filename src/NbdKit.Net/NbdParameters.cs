@@ -23,6 +23,9 @@ public sealed class NbdParameters
         }
     }
 
+    /// <summary>The names of the parameters that were given, in that order.</summary>
+    public IReadOnlyCollection<string> Names => [.. _values.Keys];
+
     /// <summary>The value as it was written.</summary>
     /// <param name="name">The parameter.</param>
     public string? Text(string name) => _values.TryGetValue(name, out List<string>? given) ? given[^1] : null;

@@ -15,4 +15,10 @@ public sealed record NbdPluginEntry(
 {
     /// <summary>The parameter that a bare argument on a command line stands for, or null.</summary>
     public string? MagicParameter { get; init; }
+
+    /// <summary>
+    /// Whether it also takes parameters that are not among <see cref="Parameters"/>, each once; see <see cref="NbdParameters.Names"/>.
+    /// False by default.
+    /// </summary>
+    public bool TakesOtherParameters { get; init; }
 }
