@@ -20,6 +20,8 @@ public sealed class NbdCatalogue
         Add(DataPlugin.Entry);
         Add(EvalPlugin.Entry);
         Add(FilePlugin.Entry);
+        Add(FullPlugin.Entry);
+        Add(InfoPlugin.Entry);
         Add(IsoPlugin.Entry);
         Add(LinuxdiskPlugin.Entry);
         Add(MemoryPlugin.Entry);
@@ -27,9 +29,12 @@ public sealed class NbdCatalogue
         Add(NbdPlugin.Entry);
         Add(NullPlugin.Entry);
         Add(OndemandPlugin.Entry);
+        Add(OnesPlugin.Entry);
         Add(OvaPlugin.Entry);
         Add(PatternPlugin.Entry);
+        Add(RandomPlugin.Entry);
         Add(ShPlugin.Entry);
+        Add(SparseRandomPlugin.Entry);
         Add(SplitPlugin.Entry);
         Add(StripePlugin.Entry);
         Add(TmpdiskPlugin.Entry);
@@ -37,6 +42,7 @@ public sealed class NbdCatalogue
         Add(VhdPlugin.Entry);
         Add(VhdxPlugin.Entry);
         Add(VmdkPlugin.Entry);
+        Add(ZeroPlugin.Entry);
         Add(BlockSizeFilter.Entry);
         Add(BlockSizePolicyFilter.Entry);
         Add(CacheFilter.Entry);
@@ -51,8 +57,8 @@ public sealed class NbdCatalogue
         Add(ExitwhenFilter.Entry);
         Add(ExportnameFilter.Entry);
         Add(Ext2Filter.Entry);
-        Add(ForwardOnlyFilter.Entry);
         Add(ExtentlistFilter.Entry);
+        Add(ForwardOnlyFilter.Entry);
         Add(FuaFilter.Entry);
         Add(GzipFilter.Entry);
         Add(IpFilter.Entry);
@@ -70,25 +76,24 @@ public sealed class NbdCatalogue
         Add(OpenonceFilter.Entry);
         Add(PartitionFilter.Entry);
         Add(PauseFilter.Entry);
-        Add(QuotaFilter.Entry);
-        Add(Qcow2DecFilter.Entry);
         Add(ProtectFilter.Entry);
+        Add(Qcow2DecFilter.Entry);
+        Add(QuotaFilter.Entry);
         Add(RateFilter.Entry);
         Add(ReadaheadFilter.Entry);
         Add(ReadonlyFilter.Entry);
         Add(RetryFilter.Entry);
-        Add(RotationalFilter.Entry);
-        Add(ScanFilter.Entry);
-        Add(SwabFilter.Entry);
         Add(RetryRequestFilter.Entry);
+        Add(RotationalFilter.Entry);
         Add(ScanFilter.Entry);
         Add(SpinningFilter.Entry);
         Add(StatsFilter.Entry);
-        Add(TimeLimitFilter.Entry);
+        Add(SwabFilter.Entry);
         Add(TarFilter.Entry);
+        Add(TimeLimitFilter.Entry);
         Add(TlsFallbackFilter.Entry);
-        Add(XorFilter.Entry);
         Add(TruncateFilter.Entry);
+        Add(XorFilter.Entry);
     }
 
     /// <summary>The plugins, by name.</summary>
@@ -160,7 +165,8 @@ public sealed class NbdCatalogue
     private static NbdParameters Checked(
         string owner, IReadOnlyList<NbdParameter> known, List<KeyValuePair<string, string>> given)
     {
-        foreach (NbdParameter parameter in known)
+        foreach (NbdParameter parameter in known.Concat(
+            given.Where(pair => known.All(p => p.Name != pair.Key)).Select(pair => new NbdParameter(pair.Key, "")).Distinct()))
         {
             int count = given.Count(pair => pair.Key == parameter.Name);
             if (count == 0 && parameter.IsRequired)

@@ -20,6 +20,10 @@ namespace NbdKit.Plugins;
 /// Linux the system has the memory back at once, elsewhere when the garbage collector finds that nobody uses it.
 /// </para>
 /// <para>
+/// With <see cref="MemoryAllocator.Compressing"/> pages are compressed when 256 others (8 MiB) have been used since they were, each
+/// under a lock of its own; requests run in parallel on the thread pool.
+/// </para>
+/// <para>
 /// Large reads are sent to clients on sockets from where the bytes lie. A client that is slow to take such a reply may see what
 /// was written to the same bytes meanwhile, as with any two requests that run at the same time.
 /// </para>
@@ -27,15 +31,20 @@ namespace NbdKit.Plugins;
 public sealed class MemoryPlugin : INbdPlugin
 {
     private readonly SparseDisk _disk = new(new SparseArray(0));
+    private CompressedDisk? _compressed;
 
     /// <summary>The plugin in the catalogue: <c>memory</c>, with the magic parameter <c>size</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(
         "memory",
         "a disk in memory, shared by all connections",
-        [new NbdParameter("size", "size of the disk") { IsRequired = true }],
+        [
+            new NbdParameter("size", "size of the disk") { IsRequired = true },
+            new NbdParameter("allocator", "sparse, or zstd to keep what is written compressed (sparse)"),
+        ],
         parameters => new MemoryPlugin
         {
             Size = parameters.Size("size") ?? throw new ArgumentException("memory: the parameter size= is required."),
+            Allocator = AllocatorOf(parameters.Text("allocator")),
         })
     {
         MagicParameter = "size",
@@ -54,6 +63,17 @@ public sealed class MemoryPlugin : INbdPlugin
         }
     }
 
+    /// <summary>How what was written is kept.</summary>
+    /// <value><see cref="MemoryAllocator.Sparse"/> by default.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is not one of the enumeration.</exception>
+    public MemoryAllocator Allocator
+    {
+        get;
+        init => field = value is MemoryAllocator.Sparse or MemoryAllocator.Compressing
+            ? value
+            : throw new ArgumentOutOfRangeException(nameof(Allocator), value, "There is no such allocator.");
+    }
+
     /// <inheritdoc/>
     public string Name => "memory";
 
@@ -61,6 +81,22 @@ public sealed class MemoryPlugin : INbdPlugin
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
     /// <inheritdoc/>
+    public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+    {
+        _compressed = Allocator == MemoryAllocator.Compressing ? new CompressedDisk(new CompressedArray(Size)) : null;
+        return default;
+    }
+
+    /// <inheritdoc/>
     public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
-        => new(_disk);
+        => new(_compressed is null ? _disk : _compressed);
+
+    private static MemoryAllocator AllocatorOf(string? text) => text switch
+    {
+        null or "sparse" => MemoryAllocator.Sparse,
+        "zstd" => MemoryAllocator.Compressing,
+        _ when text.Split(',')[0] == "malloc" => throw new ArgumentException(
+            $"memory: allocator={text}: memory is neither taken ahead nor locked here; there are sparse and zstd."),
+        _ => throw new ArgumentException($"memory: allocator={text} is not one of sparse, zstd."),
+    };
 }

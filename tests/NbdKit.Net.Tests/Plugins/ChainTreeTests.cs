@@ -39,7 +39,8 @@ public class ChainTreeTests
         if (kind == 0)
         {
             int size = random.Next(1, 40) * 4096;
-            return (Filtered(new MemoryPlugin { Size = size }, random, out string filters), $"{filters}memory({size})");
+            var memory = new MemoryPlugin { Size = size, Allocator = (MemoryAllocator)random.Next(2) };
+            return (Filtered(memory, random, out string filters), $"{filters}memory({size}, {memory.Allocator})");
         }
         (NbdBackend Chain, string Text)[] members
             = [.. Enumerable.Range(0, kind > 3 ? 1 : random.Next(1, 4)).Select(_ => Tree(random, depth - 1))];

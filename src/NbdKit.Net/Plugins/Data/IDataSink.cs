@@ -1,0 +1,9 @@
+namespace NbdKit.Plugins.Data;
+
+/// <summary>Receives bytes in the order of their offsets; what it is not given is zero.</summary>
+internal interface IDataSink
+{
+    void Write(long offset, ReadOnlySpan<byte> data);
+
+    void Fill(long offset, byte value, long count);
+}
