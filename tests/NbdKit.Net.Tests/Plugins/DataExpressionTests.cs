@@ -1,4 +1,3 @@
-using System.Text;
 using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 

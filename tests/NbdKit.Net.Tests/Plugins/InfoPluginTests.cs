@@ -1,6 +1,4 @@
 using System.Buffers.Binary;
-using System.Net;
-using System.Net.Sockets;
 using System.Text;
 using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
