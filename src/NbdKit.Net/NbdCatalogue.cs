@@ -165,8 +165,7 @@ public sealed class NbdCatalogue
     private static NbdParameters Checked(
         string owner, IReadOnlyList<NbdParameter> known, List<KeyValuePair<string, string>> given)
     {
-        foreach (NbdParameter parameter in known.Concat(
-            given.Where(pair => known.All(p => p.Name != pair.Key)).Select(pair => new NbdParameter(pair.Key, "")).Distinct()))
+        foreach (NbdParameter parameter in known)
         {
             int count = given.Count(pair => pair.Key == parameter.Name);
             if (count == 0 && parameter.IsRequired)

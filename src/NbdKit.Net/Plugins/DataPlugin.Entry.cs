@@ -44,6 +44,10 @@ public sealed partial class DataPlugin
         {
             throw new ArgumentException($"data: {variables[0]}= is a variable, and only data= has variables.");
         }
+        if (variables.FirstOrDefault(name => parameters.Texts(name).Count > 1) is { } twice)
+        {
+            throw new ArgumentException($"data: the variable {twice}= was given more than once.");
+        }
         try
         {
             return new DataPlugin

