@@ -30,7 +30,7 @@ public class FilterStackTests
     public void Every_filter_of_the_table_gets_on_a_stack()
     {
         var seen = new HashSet<string>();
-        for (int seed = 1; seed <= 50; seed++)
+        for (int seed = 1; seed <= 200; seed++)
         {
             seen.UnionWith(Build(new Random(seed)).Names);
         }
