@@ -8,8 +8,12 @@ internal sealed class BlockSizePolicyHandle(BlockSizePolicyFilter filter, NbdCon
 {
     private long _size;
 
-    // What requests must keep: less than what is advertised, if that is only advice.
-    private BlockSize _required;
+    // What requests must keep: what the layer below needs, and what is advertised unless that is only advice.
+    private long _minimum = 1;
+    private long _maximum = long.MaxValue;
+
+    // The borders of extents are multiples of this.
+    private long _border = 1;
 
     public bool KeepsNext => true;
 
@@ -19,7 +23,9 @@ internal sealed class BlockSizePolicyHandle(BlockSizePolicyFilter filter, NbdCon
         BlockSize advertised = filter.Over(info.BlockSize);
         bool allows = filter.ErrorPolicy == BlockSizeErrorPolicy.Allow;
         _size = info.Size;
-        _required = !allows ? advertised : info.BlockSizeIsAdvice ? default : info.BlockSize;
+        Keep(info.BlockSizeIsAdvice ? default : info.BlockSize);
+        Keep(allows ? default : advertised);
+        _border = Math.Max(_minimum, advertised.Minimum);
         return new(info with { BlockSize = advertised, BlockSizeIsAdvice = allows });
     }
 
@@ -81,8 +87,17 @@ internal sealed class BlockSizePolicyHandle(BlockSizePolicyFilter filter, NbdCon
         ExtentList extents,
         CancellationToken cancellationToken)
     {
-        Require(offset, length, isData: false);
-        return next.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+        if (extents.MetaContext != ExtentList.BaseAllocation)
+        {
+            // Only the status bits of base:allocation can be combined, so the borders stay inside blocks, and the rest is asked for
+            // from there.
+            return next.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+        }
+        // A short tail is no fault here: the server itself rounds a question up to the end.
+        Require(offset, length, isData: false, refusesTail: false);
+        return _border > 1
+            ? next.ExtentsAlignedAsync(offset, length, _border, extents, cancellationToken)
+            : next.ExtentsAsync(offset, length, flags, extents, cancellationToken);
     }
 
     public bool TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
@@ -92,24 +107,32 @@ internal sealed class BlockSizePolicyHandle(BlockSizePolicyFilter filter, NbdCon
 
     public void Prefetch(NextContext next, long offset) => next.Prefetch(offset);
 
-    private void Require(long offset, long length, bool isData)
+    private void Keep(BlockSize blockSize)
     {
-        if (Fault(offset, length, isData) is { } fault)
+        _minimum = Math.Max(_minimum, blockSize.Minimum);
+        if (blockSize.Maximum is > 0 and < BlockSize.Unlimited)
+        {
+            _maximum = Math.Min(_maximum, blockSize.Maximum);
+        }
+    }
+
+    private void Require(long offset, long length, bool isData, bool refusesTail = true)
+    {
+        if (Fault(offset, length, isData, refusesTail) is { } fault)
         {
             throw new NbdException(NbdError.InvalidArgument, $"{length} bytes at {offset} {fault}");
         }
     }
 
-    private string? Fault(long offset, long length, bool isData)
+    private string? Fault(long offset, long length, bool isData, bool refusesTail = true)
     {
-        long mask = Math.Max(1, _required.Minimum) - 1;
-        bool mayBeShort = filter.ErrorPolicy != BlockSizeErrorPolicy.StrictError && length == _size - offset;
+        long mask = _minimum - 1;
+        bool mayBeShort = length == _size - offset
+            && !(refusesTail && filter.ErrorPolicy == BlockSizeErrorPolicy.StrictError);
         if ((offset & mask) != 0 || ((length & mask) != 0 && !mayBeShort))
         {
-            return $"are not aligned to the minimum block size of {_required.Minimum}";
+            return $"are not aligned to the minimum block size of {_minimum}";
         }
-        return isData && _required.Maximum > 0 && length > _required.Maximum
-            ? $"are more than the maximum block size of {_required.Maximum}"
-            : null;
+        return isData && length > _maximum ? $"are more than the maximum block size of {_maximum}" : null;
     }
 }

@@ -81,6 +81,53 @@ public class BlockSizePolicyFilterTests
         await CheckAsync(async () => await disk.ExtentsFullAsync(0, 600, ExtentList.BaseAllocation, default), unaligned);
     }
 
+    // Answers of the layer below end where it likes, and the rest is asked for from there.
+    [Test]
+    public async Task Extents_of_the_layer_below_may_end_inside_blocks([Values] BlockSizeErrorPolicy policy)
+    {
+        const int Seed = 7;
+        byte[] content = TestData.Random(98_304, Seed);
+        content.AsSpan(10_240, 30_720).Clear();
+        var plugin = new ModelPlugin(content, ModelPlugin.Everything, new Random(Seed));
+        await using NextContext disk = await OpenAsync(
+            plugin, new BlockSizePolicyFilter { Minimum = 4096, ErrorPolicy = policy });
+        for (int i = 0; i < 50; i++)
+        {
+            ExtentList extents = await disk.ExtentsFullAsync(0, content.Length, ExtentList.BaseAllocation, default);
+            Assert.That(extents.Covered, Is.EqualTo(content.Length), $"seed {Seed}: #{i}");
+            foreach (Extent zero in extents.Where(e => (e.Status & ExtentStatus.Zero) != 0))
+            {
+                Assert.That(zero.Offset % 4096 + zero.Length % 4096, Is.Zero, $"seed {Seed}: #{i} {zero}");
+                Assert.That(content.AsSpan((int)zero.Offset, (int)zero.Length).ContainsAnyExcept((byte)0), Is.False);
+            }
+        }
+        Assert.That(plugin.Offence, Is.Null);
+    }
+
+    // The server rounds what a client asks, and its answer must not fail for that.
+    [Test]
+    public async Task Extents_up_to_an_odd_end_are_known_under_every_policy([Values] BlockSizeErrorPolicy policy)
+    {
+        await using NextContext disk = await OpenAsync(Plugin(), new BlockSizePolicyFilter { Minimum = 512, ErrorPolicy = policy });
+        var extents = new ExtentList(0, 10_000);
+        await disk.ExtentsAlignedAsync(0, 9728, 512, extents, default);
+        Assert.That(extents.Covered, Is.EqualTo(10_000));
+    }
+
+    [Test]
+    public async Task Larger_limits_than_those_of_the_layer_below_do_not_reach_it([Values] BlockSizeErrorPolicy policy)
+    {
+        var plugin = Plugin(new BlockSize(512, 4096, 8192));
+        await using NextContext disk = await OpenAsync(
+            plugin, new BlockSizePolicyFilter { Minimum = 1, Maximum = 65_536, ErrorPolicy = policy });
+        foreach ((int offset, int length) in new[] { (1, 512), (0, 100), (0, 9216) })
+        {
+            NbdException e = TestData.Failure(async () => await TestData.ReadAsync(disk, offset, length));
+            Assert.That(e.Error, Is.EqualTo(NbdError.InvalidArgument));
+        }
+        Assert.That((plugin.Offence, plugin.TakeCalls().Length), Is.EqualTo(((string?)null, 0)));
+    }
+
     [Test]
     public async Task What_the_layer_below_cannot_take_is_refused_even_if_all_is_allowed()
     {
