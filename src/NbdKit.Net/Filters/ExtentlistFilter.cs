@@ -1,4 +1,3 @@
-using System.Collections.Concurrent;
 using NbdKit.Filters.Extents;
 
 namespace NbdKit.Filters;
@@ -9,13 +8,14 @@ namespace NbdKit.Filters;
 /// </summary>
 /// <remarks>
 /// What the list does not name is a hole that reads as zeroes. Unlike in nbdkit the answers stay right under changes: what is
-/// written becomes data, what is zeroed becomes zero, and what is trimmed becomes a hole of unknown content. The clients of
-/// an export share this; each export begins with the list. Whether the list is true is the host's affair: bytes that it
-/// calls zero read as zeroes where a client takes holes.
+/// written becomes data, what is zeroed becomes zero, and what is trimmed becomes a hole of unknown content. A list describes one
+/// disk, so all exports share it and what has become of it: under whatever name a client opened the disk, it is told of a change
+/// that was made under another. For different disks compose a filter with its own list over each. Whether the list is true is the
+/// host's affair: bytes that it calls zero read as zeroes where a client takes holes.
 /// </remarks>
 public sealed class ExtentlistFilter : INbdFilter
 {
-    private readonly ConcurrentDictionary<string, ExtentlistState> _states = new(StringComparer.Ordinal);
+    private readonly ExtentlistState _state = new(new ExtentMap([]));
 
     /// <summary>The filter in the catalogue.</summary>
     public static NbdFilterEntry Entry { get; } = new(
@@ -49,6 +49,7 @@ public sealed class ExtentlistFilter : INbdFilter
                 }
             }
             field = sorted;
+            _state = new ExtentlistState(new ExtentMap(sorted));
         }
     }
 
@@ -65,7 +66,6 @@ public sealed class ExtentlistFilter : INbdFilter
     {
         ArgumentNullException.ThrowIfNull(context);
         await context.OpenNextAsync(cancellationToken).ConfigureAwait(false);
-        // Only of exports that exist: what a client makes up must not stay.
-        return new ExtentlistHandle(_states.GetOrAdd(context.ExportName, _ => new ExtentlistState(new ExtentMap(Extents))));
+        return new ExtentlistHandle(_state);
     }
 }

@@ -2,7 +2,7 @@ using NbdKit.Layers;
 
 namespace NbdKit.Filters.Extents;
 
-/// <summary>What all contexts of one export share.</summary>
+/// <summary>What all contexts share.</summary>
 /// <param name="Map">What is where.</param>
 internal sealed record ExtentlistState(ExtentMap Map)
 {
