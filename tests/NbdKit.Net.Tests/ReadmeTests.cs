@@ -55,6 +55,35 @@ public sealed class ReadmeTests
         Assert.That(output, Does.Match("^nbd\\+unix:///\\?socket=.+\\.sock\nend of input"));
     }
 
+    [Test]
+    public void Everything_of_the_catalogue_has_its_row_and_nothing_else_has_one()
+    {
+        var catalogue = new NbdCatalogue();
+        IEnumerable<string> rows = Regex.Matches(ReadReadme(), @"^\| `\w+(?:Plugin|Filter)` \(`([\w-]+)`\) \|", RegexOptions.Multiline)
+            .Select(match => match.Groups[1].Value);
+
+        Assert.That(
+            rows, Is.EquivalentTo(catalogue.Plugins.Select(plugin => plugin.Name).Concat(catalogue.Filters.Select(filter => filter.Name))));
+    }
+
+    /// <summary>What nbdkit 1.48 has, of its plugins and then its filters.</summary>
+    [TestCase("blkio cc cdi curl data eval example1 file floppy full gcs golang guestfs info iso libvirt linuxdisk lua memory nbd nfs null "
+        + "ocaml ondemand ones partitioning pattern perl python random rust S3 sh sparse-random split ssh tcl tmpdisk torrent vddk vram zero")]
+    [TestCase("blocksize blocksize-policy bzip2 cache checkwrite count cow ddrescue delay error evil exitlast exitwhen exportname ext2 "
+        + "extentlist fua gzip indexed-gzip ip limit log luks lzip map multi-conn nocache noextents nofilter noparallel nozero offset openonce "
+        + "partition pause protect qcow2dec rate readahead readonly retry retry-request rotational scan spinning stats swab tar time-limit "
+        + "tls-fallback truncate xor xz")]
+    public void All_that_nbdkit_has_is_accounted_for(string names)
+    {
+        string text = ReadReadme();
+        int start = text.IndexOf("## Beside nbdkit", StringComparison.Ordinal);
+        string[] accounted = [.. text[start..text.IndexOf("\n## ", start + 1, StringComparison.Ordinal)].Split('\n')
+            .Where(line => line.StartsWith("| ", StringComparison.Ordinal))
+            .SelectMany(line => line.Split('|')[1].Split([' ', ',', ':'], StringSplitOptions.RemoveEmptyEntries))];
+
+        Assert.That(names.Split(' ').Except(accounted), Is.Empty);
+    }
+
     private async Task<(int Status, string Output)> RunAsync(string arguments)
     {
         var start = new ProcessStartInfo("dotnet", arguments)
