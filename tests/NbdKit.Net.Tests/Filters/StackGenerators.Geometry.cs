@@ -18,7 +18,7 @@ internal static partial class StackGenerators
 
     // Histories write everywhere, so that only what lies beyond the end can be protected.
     private static ProtectFilter Protect(StackModel model, Random random)
-        => new() { Ranges = [new(model.Size), random.Next(2) == 0 ? new(0, null, true) : new(model.Size + 1, model.Size + 1)] };
+        => new() { Ranges = [new(model.Size), random.Next(2) == 0 ? new(0, null, true) : new(model.Size)] };
 
     private static BlockSizePolicyFilter BlockSizePolicy(StackModel model, Random random)
     {
