@@ -31,6 +31,7 @@ public sealed class NbdCatalogue
         Add(OndemandPlugin.Entry);
         Add(OnesPlugin.Entry);
         Add(OvaPlugin.Entry);
+        Add(PartitioningPlugin.Entry);
         Add(PatternPlugin.Entry);
         Add(RandomPlugin.Entry);
         Add(ShPlugin.Entry);
