@@ -94,8 +94,9 @@ internal sealed class FatTree
     private static FatNode? Node(FileSystemInfo entry, FatNode parent)
     {
         FileFacts facts = default;
-        bool isDirectory = (entry.Attributes & FileAttributes.Directory) != 0;
-        if ((entry.Attributes & FileAttributes.ReparsePoint) != 0)
+        // All bits are set if there is no such file: it is gone, or its name is not text and so leads nowhere.
+        bool isThere = (int)entry.Attributes != -1;
+        if (isThere && (entry.Attributes & FileAttributes.ReparsePoint) != 0)
         {
             return null;
         }
@@ -103,6 +104,11 @@ internal sealed class FatTree
         {
             throw Refusal(entry.FullName, objection);
         }
+        if (!isThere)
+        {
+            throw Refusal(entry.FullName, "it is gone");
+        }
+        bool isDirectory = (entry.Attributes & FileAttributes.Directory) != 0;
         if (LinuxFile.IsAvailable)
         {
             if (LinuxFile.Stat(entry.FullName, followLinks: false, out facts) is int error and not 0)
