@@ -20,6 +20,7 @@ public sealed class NbdCatalogue
         Add(DataPlugin.Entry);
         Add(EvalPlugin.Entry);
         Add(FilePlugin.Entry);
+        Add(FloppyPlugin.Entry);
         Add(FullPlugin.Entry);
         Add(InfoPlugin.Entry);
         Add(IsoPlugin.Entry);
