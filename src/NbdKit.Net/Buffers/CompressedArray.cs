@@ -10,6 +10,7 @@ namespace NbdKit.Buffers;
 internal sealed partial class CompressedArray(long size)
 {
     private const int PlainPages = 256;
+    private const long LongestAnswer = 4L << 30;
 
     private readonly ConcurrentDictionary<long, CompressedPage> _pages = [];
 
@@ -111,9 +112,11 @@ internal sealed partial class CompressedArray(long size)
     /// <summary>Reports what of a range has pages, and what has none and is zero.</summary>
     public void GetExtents(long offset, long length, bool onlyFirst, ExtentList extents)
     {
+        // An answer may stop early: looking at each page of a part costs less than putting all pages that there are in order.
+        length = Math.Min(length, LongestAnswer);
         long end = offset + length;
         long at = offset;
-        foreach (long number in Numbers(offset, length))
+        foreach (long number in Range(offset / CompressedPage.Size, (end - 1) / CompressedPage.Size))
         {
             if (extents.IsFull || (onlyFirst && extents.Count > 1))
             {
@@ -152,13 +155,13 @@ internal sealed partial class CompressedArray(long size)
             return _pages.Keys.Where(number => number >= first && number <= last).Order();
         }
         return Range(first, last);
+    }
 
-        static IEnumerable<long> Range(long first, long last)
+    private static IEnumerable<long> Range(long first, long last)
+    {
+        for (long number = first; number <= last; number++)
         {
-            for (long number = first; number <= last; number++)
-            {
-                yield return number;
-            }
+            yield return number;
         }
     }
 

@@ -26,7 +26,14 @@ internal sealed class BlockSizePolicyHandle(BlockSizePolicyFilter filter, NbdCon
         Keep(info.BlockSizeIsAdvice ? default : info.BlockSize);
         Keep(allows ? default : advertised);
         _border = Math.Max(_minimum, advertised.Minimum);
-        return new(info with { BlockSize = advertised, BlockSizeIsAdvice = allows });
+        return new(info with
+        {
+            BlockSize = advertised,
+            BlockSizeIsAdvice = allows,
+            // What is emulated is emulated below, in pieces that suit the layer there, and is no write of the client's.
+            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+        });
     }
 
     public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)

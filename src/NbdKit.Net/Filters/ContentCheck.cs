@@ -101,7 +101,7 @@ internal static class ContentCheck
         long start = at & -minimum;
         long tail = Math.Min(next.Info.Size - start, (end - start + minimum - 1) & -minimum);
         var list = new ExtentList(start, start + tail);
-        await next.ExtentsAsync(start, tail, RequestFlags.None, list, cancellationToken).ConfigureAwait(false);
+        await next.ExtentsAsync(start, tail, RequestFlags.RequestOne, list, cancellationToken).ConfigureAwait(false);
         foreach (Extent extent in list)
         {
             if (extent.End > at)

@@ -67,8 +67,9 @@ public sealed class ExitlastFilter : INbdFilter, IDisposable
             await context.OpenNextAsync(cancellationToken).ConfigureAwait(false);
             return _uncounted;
         }
-        INbdFilterHandle handle = await ClientHandle.OpenAsync(_roll!, client, int.MaxValue, context, cancellationToken)
-            .ConfigureAwait(false);
+        // Who asks for what is not there has not come.
+        await context.OpenNextAsync(cancellationToken).ConfigureAwait(false);
+        ClientHandle handle = ClientHandle.Hold(_roll!, client);
         _last!.Came();
         return handle;
     }

@@ -75,6 +75,10 @@ public sealed class MapFilter : INbdFilter, INbdFilterHandle, ILendingFilter
     /// <inheritdoc/>
     public ValueTask PrepareAsync(NextContext next, CancellationToken cancellationToken)
     {
+        if (Size is { } size && size != next.Info.Size)
+        {
+            Window.RequireAligned(next, "what follows the disk", size);
+        }
         foreach (MapRange range in Ranges)
         {
             Window.RequireAligned(next, $"range {range.Start}-{range.End}:{range.Destination}", range.Start);

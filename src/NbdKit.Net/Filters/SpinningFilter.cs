@@ -95,7 +95,20 @@ public sealed class SpinningFilter : INbdFilter
                 var curve = new SeekCurve(MinSeekTime, HalfSeekTime, MaxSeekTime);
                 _platters[export] = platter = new Platter(size, Heads, SeparateHeads, curve, TimeProvider);
             }
+            platter.Users++;
             return platter;
+        }
+    }
+
+    // Clients make up names: what nobody uses must not stay.
+    private void Release(string export, Platter platter)
+    {
+        lock (_lock)
+        {
+            if (--platter.Users == 0 && _platters.GetValueOrDefault(export) == platter)
+            {
+                _platters.Remove(export);
+            }
         }
     }
 
@@ -113,8 +126,17 @@ public sealed class SpinningFilter : INbdFilter
         public override async ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
         {
             NbdExportInfo info = await base.GetInfoAsync(next, cancellationToken).ConfigureAwait(false);
-            _platter = filter.PlatterOf(export, info.Size);
+            _platter ??= filter.PlatterOf(export, info.Size);
             return info with { IsRotational = true };
+        }
+
+        public override ValueTask CloseAsync()
+        {
+            if (Interlocked.Exchange(ref _platter, null) is { } platter)
+            {
+                filter.Release(export, platter);
+            }
+            return default;
         }
 
         protected override ValueTask RunAsync(in LayerCall call, NextContext next, CancellationToken cancellationToken)

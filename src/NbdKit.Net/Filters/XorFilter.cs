@@ -18,7 +18,7 @@ public sealed class XorFilter : INbdFilter, INbdFilterHandle
     private const int LongestKey = 8;
 
     // A multiple of every length that a key may have; and room for any start in a key.
-    private const int PatternSize = 840 * 78;
+    private const int PatternSize = 840 * 79;
 
     private readonly byte[] _pattern = new byte[PatternSize + LongestKey];
     private readonly int _length = 1;

@@ -1,3 +1,4 @@
+using NbdKit.Layers;
 using NbdKit.Plugins.Scripts;
 
 namespace NbdKit.Plugins;
@@ -95,6 +96,7 @@ public sealed class EvalPlugin : INbdPlugin, IAsyncDisposable
             if (value != System.Threading.Timeout.InfiniteTimeSpan)
             {
                 ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
+                _ = TimerRange.Checked(value);
             }
             field = value;
         }

@@ -1,3 +1,4 @@
+using NbdKit.Layers;
 using System.Text;
 using NbdKit.Plugins.Scripts;
 
@@ -98,6 +99,7 @@ public sealed class ShPlugin : INbdPlugin, IAsyncDisposable
             if (value != System.Threading.Timeout.InfiniteTimeSpan)
             {
                 ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
+                _ = TimerRange.Checked(value);
             }
             field = value;
         }

@@ -27,9 +27,17 @@ internal sealed partial class ExitWatch(
     public async ValueTask StartAsync(ILogger logger, CancellationToken cancellationToken)
     {
         _logger = logger;
-        if (!await IsExitingAsync(cancellationToken).ConfigureAwait(false))
+        try
         {
-            _watching = WatchAsync();
+            await IsExitingAsync(cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            // Also if it has happened and a client is there by now, and if the starter gave up.
+            if (events.Count > 0 && !Volatile.Read(ref _exited))
+            {
+                _watching = WatchAsync();
+            }
         }
     }
 
@@ -76,6 +84,11 @@ internal sealed partial class ExitWatch(
             while (!_exited)
             {
                 Task woken = Volatile.Read(ref _wake).Task;
+                if (_happened && await IsExitingAsync(_ending.Token).ConfigureAwait(false) && _exited)
+                {
+                    // Whoever was there left before anybody waited for that.
+                    break;
+                }
                 try
                 {
                     await woken.WaitAsync(every, timeProvider, _ending.Token).ConfigureAwait(false);

@@ -11,6 +11,20 @@ public class BlockSizePolicyFilterTests
     private static ModelPlugin Plugin(BlockSize blockSize = default)
         => new(TestData.Random(10_000), ModelPlugin.Everything with { BlockSize = blockSize });
 
+    [Test]
+    public async Task Zeroes_that_are_emulated_are_no_writes_of_the_clients()
+    {
+        var plugin = new ModelPlugin(
+            TestData.Random(1 << 20),
+            ModelPlugin.Everything with { CanZero = Support.Emulate, CanCache = Support.Emulate, BlockSize = new BlockSize(512, 4096, 65_536) });
+        await using NextContext disk = await OpenAsync(
+            plugin, new BlockSizePolicyFilter { Maximum = 32 << 20, WriteDisconnect = 4096 });
+        await disk.ZeroAsync(0, 1 << 20, RequestFlags.None, default);
+        await disk.CacheAsync(0, 1 << 20, default);
+        Assert.That(plugin.Data, Is.All.Zero);
+        Assert.That(plugin.Offence, Is.Null);
+    }
+
     [TestCase(null, null, null, 0, 0, 0)]
     [TestCase(512L, null, null, 512, 4096, BlockSize.Unlimited)]
     [TestCase(65_536L, null, null, 65_536, 65_536, BlockSize.Unlimited)]

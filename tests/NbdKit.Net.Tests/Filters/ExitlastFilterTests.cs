@@ -66,14 +66,17 @@ public sealed class ExitlastFilterTests
     }
 
     [Test]
-    public async Task A_client_whose_open_fails_below_is_one_too()
+    public async Task A_client_whose_open_fails_below_has_not_come()
     {
         var plugin = new RecordingPlugin(new CallRecorder());
-        plugin.Script.Fail("open");
+        plugin.Script.Fail("open", times: 1);
         await using ChainServer server = await ChainServer.StartAsync(NbdBackend.Compose(plugin, new ExitlastFilter()));
         WireClient client = await server.HaggleAsync();
         Assert.That((await client.TryGoAsync("")).IsAck, Is.False);
         await client.CutAsync();
+        WireClient second = await server.TransmitAsync();
+        Assert.That(server.Server.Stopped.IsCompleted, Is.False);
+        await LeaveAsync(second);
         await server.Server.Stopped.Soon();
     }
 

@@ -65,6 +65,15 @@ public class MapFilterTests
         Assert.That(plugin.Data[5000..5200], Is.All.Zero);
     }
 
+    [Test]
+    public async Task A_size_that_cuts_a_block_of_the_layer_below_is_refused()
+    {
+        var plugin = new ModelPlugin(_content, ModelPlugin.Everything with { BlockSize = new BlockSize(512, 4096) });
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new MapFilter { Size = 1000 });
+        Assert.That(
+            Assert.ThrowsAsync<NbdException>(() => chain.OpenAsync().AsTask())!.Error, Is.EqualTo(NbdError.InvalidArgument));
+    }
+
     [TestCase(100, 611, 1024), TestCase(0, 600, 1024), TestCase(0, 511, 100)]
     public async Task Ranges_must_be_made_of_blocks_of_the_layer_below(long start, long end, long destination)
     {

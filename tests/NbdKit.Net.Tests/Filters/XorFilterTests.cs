@@ -34,6 +34,19 @@ public class XorFilterTests
     }
 
     [Test]
+    public async Task The_largest_blocks_are_trimmed_whole()
+    {
+        var plugin = new ModelPlugin(TestData.Random(1 << 18), ModelPlugin.Everything with { BlockSize = new BlockSize(65_536, 65_536) });
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new XorFilter { Key = "keys of 8"u8[..8].ToArray() });
+        await using NextContext disk = await chain.OpenAsync();
+        await disk.TrimAsync(65_536, 131_072, RequestFlags.None, default);
+        byte[] read = new byte[131_072];
+        await disk.ReadAsync(read, 65_536, default);
+        Assert.That(read, Is.All.Zero);
+        Assert.That(plugin.Offence, Is.Null);
+    }
+
+    [Test]
     public async Task A_trim_of_much_keeps_the_limit_of_the_layer_below()
     {
         var plugin = new ModelPlugin(TestData.Random(1 << 20), ModelPlugin.Everything with { BlockSize = new BlockSize(512, 4096, 8192) });

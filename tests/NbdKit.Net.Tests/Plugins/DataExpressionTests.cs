@@ -170,6 +170,33 @@ public sealed class DataExpressionTests
             async () => await plugin.GetReadyAsync(ThreadModel.Parallel, default), Throws.InvalidOperationException);
     }
 
+    /// <summary>What is evaluated inside each other takes the stack of a thread, which nobody can catch the end of.</summary>
+    [Test]
+    public async Task Nothing_is_nested_so_deep_that_the_stack_ends()
+    {
+        foreach (string suffix in new[] { "*1", "[:1]" })
+        {
+            Assert.That(
+                () => DataExpression.Parse("1" + string.Concat(Enumerable.Repeat(suffix, 100_000))),
+                Throws.InstanceOf<FormatException>().With.Message.Contains("nested deeper"));
+        }
+        string names = "(0x55*5000 1)->\\a " + string.Concat(Enumerable.Repeat("(\\a 1)->\\a ", 50_000)) + "\\a";
+        Assert.That(await FaultAsync(names), Does.Contain("nested too deep"));
+    }
+
+    [Test]
+    public async Task Rounds_without_bytes_have_an_end_too()
+        => Assert.That(await FaultAsync("( (1 @0x10000)[1:0x10000] )*0x10000000000"), Does.Contain("too many rounds"));
+
+    [Test]
+    public async Task A_slice_of_a_file_that_begins_beyond_its_end_is_refused()
+    {
+        using var folder = new ScratchDirectory();
+        string path = folder.Write("ten", new byte[10]);
+        Assert.That(await FaultAsync($"<{path}[1000:]"), Does.Contain("1000"));
+        Assert.That(await BytesAsync(DataExpression.Parse($"<{path}[10:] 7")), Is.EqualTo(new byte[] { 7 }));
+    }
+
     internal static async Task<byte[]> BytesAsync(DataExpression expression)
     {
         await using NbdBackend chain = NbdBackend.Compose(new DataPlugin { Expression = expression });

@@ -42,6 +42,10 @@ public sealed class ShPluginTests
     }
 
     [Test]
+    public void A_time_that_no_timer_can_wait_is_refused()
+        => Assert.That(() => new ShPlugin { Timeout = TimeSpan.FromDays(60) }, Throws.InstanceOf<ArgumentOutOfRangeException>());
+
+    [Test]
     public async Task A_text_is_kept_in_the_directory_that_scripts_share()
     {
         using var folder = new ScratchDirectory();

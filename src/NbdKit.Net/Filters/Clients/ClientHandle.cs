@@ -38,6 +38,13 @@ internal sealed class ClientHandle : INbdFilterHandle, ILendingFilter, ITranspar
         return new ClientHandle(roll, client);
     }
 
+    /// <summary>Puts a client on the roll until the context is closed, whose layer below is open.</summary>
+    public static ClientHandle Hold(ClientRoll roll, NbdConnection client)
+    {
+        roll.TryHold(client);
+        return new ClientHandle(roll, client);
+    }
+
     bool ITransparentFilter.LeavesAlone(LayerOperation operation) => true;
 
     bool ILendingFilter.TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)

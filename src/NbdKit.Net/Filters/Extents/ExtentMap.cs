@@ -6,6 +6,9 @@ namespace NbdKit.Filters.Extents;
 /// </summary>
 internal sealed class ExtentMap
 {
+    private const int MostRanges = 1 << 20;
+    private const long Coarse = 64 << 10;
+
     private readonly Lock _lock = new();
 
     // Where each range begins, and what it is up to the next one; the last goes on for ever. The first begins at 0.
@@ -43,6 +46,13 @@ internal sealed class ExtentMap
     {
         lock (_lock)
         {
+            if (_ranges.Count > MostRanges)
+            {
+                // Coarse from here on: that something is data is always true.
+                status = ExtentStatus.Data;
+                start &= -Coarse;
+                end = end > long.MaxValue - Coarse ? long.MaxValue : (end + Coarse - 1) & -Coarse;
+            }
             int first = IndexOf(start);
             if (_ranges[first].Status == status && EndOf(first) >= end)
             {

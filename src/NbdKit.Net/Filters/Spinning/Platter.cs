@@ -20,6 +20,9 @@ internal sealed class Platter
     private readonly long[] _positions;
     private readonly TimeSpan[] _rests;
 
+    /// <summary>The contexts that use it; guarded by the filter.</summary>
+    public int Users { get; set; }
+
     public Platter(long size, int heads, bool separate, SeekCurve curve, TimeProvider timeProvider)
     {
         Size = size;

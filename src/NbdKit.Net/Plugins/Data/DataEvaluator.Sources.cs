@@ -18,8 +18,9 @@ internal sealed partial class DataEvaluator
             {
                 if (file.CanSeek && from > 0)
                 {
-                    file.Position = from;
-                    (from, to) = (0, to - from);
+                    // One byte is left to be skipped, so that a file that ends before is noticed.
+                    file.Position = from - 1;
+                    (from, to) = (1, to - (from - 1));
                 }
                 return await CopyAsync(node, file, from, to, cancellationToken).ConfigureAwait(false);
             }

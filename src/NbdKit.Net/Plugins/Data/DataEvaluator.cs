@@ -3,6 +3,9 @@ namespace NbdKit.Plugins.Data;
 /// <summary>Makes bytes of an expression: reads its files, runs its scripts, puts names in place.</summary>
 internal sealed partial class DataEvaluator(long memoryLimit)
 {
+    // Names that are made of themselves, over and over, are not bounded by how deep the text is.
+    private const int DeepestPiece = 500;
+
     /// <exception cref="NbdException">Something does not fit or cannot be read; the message says what and where.</exception>
     public Task<DataPiece> EvaluateAsync(DataNode node, CancellationToken cancellationToken)
         => EvaluateAsync(node, new DataScope(null), cancellationToken);
@@ -53,7 +56,8 @@ internal sealed partial class DataEvaluator(long memoryLimit)
                     assembly.MoveTo(Moved(part, assembly.Offset, over == 0 ? 0 : part.Number - over));
                     break;
                 case DataNodeKind.Assign:
-                    scope.Set(part.Text, await EvaluateAsync(part.Parts[0], scope, cancellationToken).ConfigureAwait(false));
+                    DataPiece named = await EvaluateAsync(part.Parts[0], scope, cancellationToken).ConfigureAwait(false);
+                    scope.Set(part.Text, named.Depth <= DeepestPiece ? named : throw part.Fault("names are nested too deep"));
                     break;
                 default:
                     DataPiece piece = await EvaluateAsync(part, scope, cancellationToken).ConfigureAwait(false);

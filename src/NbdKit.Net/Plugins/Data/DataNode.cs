@@ -17,7 +17,19 @@ internal sealed record DataNode(DataNodeKind Kind)
     public long? End { get; init; }
 
     /// <summary>The parts of a list; the one that is repeated, cut or named.</summary>
-    public IReadOnlyList<DataNode> Parts { get; init; } = [];
+    public IReadOnlyList<DataNode> Parts
+    {
+        get;
+        init
+        {
+            field = value;
+            Depth = 1 + value.Select(part => part.Depth).DefaultIfEmpty(-1).Max();
+        }
+    }
+    = [];
+
+    /// <summary>How many are inside each other, at most; 0 for one without parts.</summary>
+    public int Depth { get; private init; }
 
     /// <summary>Where it was written, for error texts; empty if it was not.</summary>
     public string Place { get; init; } = "";

@@ -90,6 +90,11 @@ internal sealed partial class DataParser
             '[' => Slice(start, one),
             _ => new DataNode(DataNodeKind.Assign) { Parts = one, Text = Name(), Place = Place(start) },
         };
+        // What is evaluated within each other takes the stack of a thread.
+        if (parts[^1].Depth > 2 * DeepestNesting)
+        {
+            throw Fault(start, $"nested deeper than {DeepestNesting}");
+        }
     }
 
     private DataNode Slice(int start, DataNode[] one)

@@ -4,7 +4,7 @@ namespace NbdKit.Plugins.Data;
 /// Bytes of a disk in the making: a tree of which every part may be used many times, so that its size is not bounded by what it
 /// takes. Immutable.
 /// </summary>
-internal abstract class DataPiece(long size, bool hasData)
+internal abstract class DataPiece(long size, bool hasData, int depth = 0)
 {
     /// <summary>Pieces up to this size become plain bytes, so that what is made of them is not made byte by byte.</summary>
     public const int SmallSize = 4096;
@@ -17,6 +17,9 @@ internal abstract class DataPiece(long size, bool hasData)
 
     /// <summary>Number of bytes.</summary>
     public long Size => size;
+
+    /// <summary>How many pieces are inside each other, at most; copying takes the stack of a thread for each.</summary>
+    public int Depth => depth;
 
     /// <summary>Whether there may be others than zeroes.</summary>
     public bool HasData => hasData;
@@ -99,7 +102,7 @@ internal abstract class DataPiece(long size, bool hasData)
         protected override DataPiece SliceOf(long from, long to) => Fill(value, to - from);
     }
 
-    private sealed class SlicedPiece(DataPiece whole, long start, long end) : DataPiece(end - start, whole.HasData)
+    private sealed class SlicedPiece(DataPiece whole, long start, long end) : DataPiece(end - start, whole.HasData, whole.Depth + 1)
     {
         public override void CopyTo(IDataSink sink, long offset, long from, long to)
             => whole.CopyTo(sink, offset, start + from, start + to);
@@ -107,12 +110,13 @@ internal abstract class DataPiece(long size, bool hasData)
         protected override DataPiece SliceOf(long from, long to) => whole.Slice(start + from, start + to);
     }
 
-    private sealed class RepeatedPiece(DataPiece round, long size) : DataPiece(size, round.HasData)
+    private sealed class RepeatedPiece(DataPiece round, long size) : DataPiece(size, round.HasData, round.Depth + 1)
     {
         public override void CopyTo(IDataSink sink, long offset, long from, long to)
         {
             while (from < to)
             {
+                sink.Step();
                 long within = from % round.Size;
                 long count = Math.Min(round.Size - within, to - from);
                 round.CopyTo(sink, offset, within, within + count);
@@ -123,7 +127,7 @@ internal abstract class DataPiece(long size, bool hasData)
     }
 
     private sealed class SequencePiece((long Offset, DataPiece Piece)[] pieces, long size)
-        : DataPiece(size, pieces.Any(p => p.Piece.HasData))
+        : DataPiece(size, pieces.Any(p => p.Piece.HasData), 1 + pieces.Max(p => p.Piece.Depth))
     {
         public override void CopyTo(IDataSink sink, long offset, long from, long to)
         {

@@ -7,9 +7,25 @@ internal sealed class DiskSink(SparseArray disk, long memoryLimit, CancellationT
 {
     private const int PageSize = SparseArray.PageSize;
 
+    // Rounds of at least 64 KiB, or nothing but zeroes: more would be hours, or a disk beyond any memory.
+    private const long MostSteps = 1L << 26;
+
     private readonly byte[] _filled = new byte[PageSize];
     private long _memory;
     private long _page = -1;
+    private long _steps;
+
+    public void Step()
+    {
+        if ((++_steps & 0xffff) == 0)
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+        }
+        if (_steps > MostSteps)
+        {
+            throw new NbdException(NbdError.InvalidArgument, "data: what is repeated has too many rounds to be put together");
+        }
+    }
 
     public void Write(long offset, ReadOnlySpan<byte> data)
     {

@@ -24,6 +24,9 @@ internal sealed class ChildOutput
     /// <summary>Whether there was more than the limit allows.</summary>
     public bool IsTooMuch { get; private set; }
 
+    /// <summary>Whether what is beyond the limit is thrown away, so that the child goes on.</summary>
+    public bool Drops => _drops;
+
     public ReadOnlySpan<byte> Bytes => _buffer.Span[..Count];
 
     /// <summary>Straight into the caller's memory, which is the limit.</summary>

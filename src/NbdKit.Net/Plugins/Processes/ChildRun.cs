@@ -50,7 +50,7 @@ internal static class ChildRun
                 errors.ReadAsync(child.Errors, hangUp.Token));
             status = await child.Ended.ConfigureAwait(false);
         }
-        bool killed = cancellationToken.IsCancellationRequested || timeout.IsCancellationRequested || output is { IsTooMuch: true };
+        bool killed = cancellationToken.IsCancellationRequested || timeout.IsCancellationRequested || output is { IsTooMuch: true, Drops: false };
         // From here on nothing is left to wait for but what is in the pipes already, unless a process in the background has them.
         if (!pipes.IsCompleted)
         {

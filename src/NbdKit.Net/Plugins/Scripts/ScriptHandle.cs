@@ -8,6 +8,8 @@ internal sealed partial class ScriptHandle : INbdPluginHandle
 {
     private const int ExtentsLimit = 64 << 20;
 
+    private static readonly TimeSpan LongestClose = TimeSpan.FromSeconds(30);
+
     private readonly ScriptHost _host;
     private readonly string _handle;
     private readonly NbdConnection? _connection;
@@ -87,7 +89,24 @@ internal sealed partial class ScriptHandle : INbdPluginHandle
     {
         try
         {
-            await CallAsync(new ScriptCall("close", _handle), CancellationToken.None).ConfigureAwait(false);
+            if (_gate is not null)
+            {
+                await _gate.EnterAsync(CancellationToken.None).ConfigureAwait(false);
+            }
+            try
+            {
+                // Nobody can give it up any more, and others may wait for it.
+                using var limit = new CancellationTokenSource(LongestClose, _host.TimeProvider);
+                await _host.CallAsync(new ScriptCall("close", _handle) { Connection = _connection }, limit.Token).ConfigureAwait(false);
+            }
+            finally
+            {
+                _gate?.Exit();
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            throw _host.Failed("close", NbdError.IoError, $"the script was killed after {LongestClose.TotalSeconds} seconds");
         }
         finally
         {

@@ -28,6 +28,9 @@ internal sealed class ScriptHost(
     /// <summary>Held by the one client that there is, if the script takes no other.</summary>
     public SemaphoreSlim OnlyConnection { get; } = new(1);
 
+    /// <summary>The clock.</summary>
+    public TimeProvider TimeProvider => timeProvider;
+
     /// <summary>The scripts' directory, which is there from the first call on.</summary>
     public string Folder { get; private set; } = "";
 
