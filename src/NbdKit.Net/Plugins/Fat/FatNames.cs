@@ -30,7 +30,7 @@ internal static class FatNames
             || label.Any(c => c is not ' ' && !IsShort(char.ToUpperInvariant(c))))
         {
             throw new ArgumentException(
-                $"floppy: the label '{label}' must be 1 to 11 ASCII characters without any of {ForbiddenInShort.TrimEnd()} and no space first.");
+                $"floppy: the label '{label}' must be 1 to 11 ASCII characters, no space first, and none of {ForbiddenInShort.TrimEnd()}");
         }
         return Encoding.ASCII.GetBytes(label.ToUpperInvariant().PadRight(11));
     }

@@ -26,7 +26,10 @@ internal sealed class FatTree
         var tree = new FatTree(maximumCount, maximumDepth, cancellationToken);
         var root = new FatNode
         {
-            Path = path, Name = "", Children = [], Modified = Directory.GetLastWriteTime(path),
+            Path = path,
+            Name = "",
+            Children = [],
+            Modified = Directory.GetLastWriteTime(path),
         };
         tree.Nodes.Add(root);
         tree.Fill(root, 1);
@@ -124,14 +127,24 @@ internal sealed class FatTree
         {
             return new FatNode
             {
-                Path = entry.FullName, Name = entry.Name, Parent = parent, Children = [], Modified = entry.LastWriteTime, Facts = facts,
+                Path = entry.FullName,
+                Name = entry.Name,
+                Parent = parent,
+                Children = [],
+                Modified = entry.LastWriteTime,
+                Facts = facts,
             };
         }
         long size = ((FileInfo)entry).Length;
         return size <= uint.MaxValue
             ? new FatNode
             {
-                Path = entry.FullName, Name = entry.Name, Parent = parent, Size = size, Modified = entry.LastWriteTime, Facts = facts,
+                Path = entry.FullName,
+                Name = entry.Name,
+                Parent = parent,
+                Size = size,
+                Modified = entry.LastWriteTime,
+                Facts = facts,
             }
             : throw Refusal(entry.FullName, $"it has {size} bytes, and FAT holds files below 4 GiB");
     }
