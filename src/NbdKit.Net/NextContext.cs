@@ -55,6 +55,9 @@ public sealed partial class NextContext : IAsyncDisposable
     /// <exception cref="InvalidOperationException">No context is attached.</exception>
     public NbdBackend Backend => Own.Backend;
 
+    /// <summary>What the plugin opened, if the layer is one.</summary>
+    internal INbdPluginHandle? PluginHandle => _plugin;
+
     /// <summary>Whether the layer was opened read-only.</summary>
     public bool ReadOnly => Own.ReadOnly;
 

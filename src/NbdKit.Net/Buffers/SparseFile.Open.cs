@@ -131,6 +131,12 @@ internal sealed partial class SparseFile
             handle.Dispose();
             throw new NbdException(NbdError.IoError, "the file was replaced while it was opened");
         }
+        Advise(handle, hint);
+        return handle;
+    }
+
+    private static void Advise(SafeFileHandle handle, FileOptions hint)
+    {
         int advice = (hint & FileOptions.RandomAccess) != 0 ? LinuxFile.AdviceRandom
             : (hint & FileOptions.SequentialScan) != 0 ? LinuxFile.AdviceSequential
             : LinuxFile.AdviceNormal;
@@ -138,7 +144,6 @@ internal sealed partial class SparseFile
         {
             LinuxFile.Advise(handle, 0, 0, advice);
         }
-        return handle;
     }
 
     private static SafeFileHandle OpenPortable(string path, ref bool canWrite, bool followLinks, FileOptions hint)

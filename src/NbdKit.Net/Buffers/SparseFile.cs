@@ -20,16 +20,18 @@ internal sealed partial class SparseFile : IDisposable
     // Writes that could block: copying more than this takes longer than handing it over, and others can use the time.
     private const int InlineWriteBytes = 64 << 10;
 
-    private volatile NbdException? _lost;
+    private readonly FileLoss _loss;
 
     /// <summary>Takes over an open handle.</summary>
     /// <param name="handle">The handle, from now on owned by this object.</param>
     /// <param name="canWrite">Whether it was opened for writing.</param>
     /// <param name="native">Whether to use the system calls of <see cref="LinuxFile"/>.</param>
+    /// <param name="loss">What was lost through the handle before; null if nothing was.</param>
     /// <exception cref="NbdException">The size is not known, or the handle is neither of a file nor of a block device.</exception>
-    public SparseFile(SafeFileHandle handle, bool canWrite, bool native)
+    public SparseFile(SafeFileHandle handle, bool canWrite, bool native, FileLoss? loss = null)
     {
         Handle = handle;
+        _loss = loss ?? new FileLoss();
         CanWrite = canWrite;
         IsNative = native;
         _canPunch = _canZeroRange = _canAllocate = _canDiscard = _canZeroOut = native && canWrite;
@@ -91,9 +93,13 @@ internal sealed partial class SparseFile : IDisposable
     /// <summary>
     /// Notes that written data was found not to have reached the device: no later flush may claim that it did.
     /// </summary>
-    public void NoteLoss(int error) => _lost ??= FileErrors.FromErrno(error, "written data did not reach the disk");
+    public void NoteLoss(int error) => _loss.Note(FileErrors.FromErrno(error, "written data did not reach the disk"));
 
-    public void Dispose() => Handle.Dispose();
+    public void Dispose()
+    {
+        Handle.Dispose();
+        Interlocked.Exchange(ref _lender, null)?.DangerousRelease();
+    }
 
     private void AskLinux()
     {
@@ -118,11 +124,11 @@ internal sealed partial class SparseFile : IDisposable
     private void Sync()
     {
         // The kernel reports data that it could not write once, and then forgets that it was ever dirty.
-        NbdException? lost = _lost;
+        NbdException? lost = _loss.First;
         if (lost is null)
         {
             lost = TrySync();
-            _lost ??= lost;
+            _loss.Note(lost);
         }
         if (lost is not null)
         {

@@ -14,6 +14,14 @@ public sealed partial class FilePlugin
     public async ValueTask ListExportsAsync(
         ExportList exports, bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
     {
+        if (_files is not null)
+        {
+            foreach (string name in _files.Keys.Order(StringComparer.Ordinal).Take(ExportList.MaximumCount))
+            {
+                exports.Add(name);
+            }
+            return;
+        }
         if (Directory is null)
         {
             exports.AddDefault();
@@ -38,7 +46,7 @@ public sealed partial class FilePlugin
     /// <inheritdoc/>
     public ValueTask<string?> DefaultExportAsync(
         bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
-        => new(Directory is null ? "" : null);
+        => new(Directory is null && _files?.ContainsKey("") != false ? "" : null);
 
     /// <summary>Whether a name is one segment of a path and nothing but the name of a file.</summary>
     internal static bool IsPlainName(string name, bool windows)

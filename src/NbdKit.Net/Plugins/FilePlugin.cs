@@ -3,13 +3,13 @@ using NbdKit.Buffers;
 namespace NbdKit.Plugins;
 
 /// <summary>
-/// Serves a file, a block device, or the files of a directory (nbdkit-file-plugin(1)). Set either <see cref="Path"/> or
-/// <see cref="Directory"/>.
+/// Serves a file, a block device, the files of a directory, or files that the host has opened (nbdkit-file-plugin(1)). Set one of
+/// <see cref="Path"/>, <see cref="Directory"/>, <see cref="Handle"/> and <see cref="Handles"/>.
 /// </summary>
 /// <remarks>
 /// <para>
 /// The size of an export is that of the file when it is opened. Each open has a file handle of its own, without any lock on
-/// the file. A file that may only be read is served read-only.
+/// the file, unless the host gave the handle. A file that may only be read is served read-only.
 /// </para>
 /// <para>
 /// On Linux, in a 64-bit process, trims punch holes, zeroes are made without writing them where the file system or the device
@@ -30,23 +30,6 @@ namespace NbdKit.Plugins;
 /// </remarks>
 public sealed partial class FilePlugin : INbdPlugin
 {
-    /// <summary>The plugin in the catalogue, as <c>file</c>.</summary>
-    public static NbdPluginEntry Entry { get; } = new(
-        "file",
-        "serves a file, a block device, or the files of a directory",
-        [
-            new NbdParameter("file", "the file or block device to serve; this or dir= is required"),
-            new NbdParameter("dir", "the directory to serve: each regular file and block device in it is an export"),
-            new NbdParameter("directory", "the same as dir="),
-            new NbdParameter("cache", "default, or none to keep what is read and written out of the page cache (default: default)"),
-            new NbdParameter("fadvise", "how the file will be accessed: normal, random or sequential (default: normal)"),
-            new NbdParameter("follow-links", "whether links in the directory are followed, wherever they lead (default: false)"),
-        ],
-        Create)
-    {
-        MagicParameter = "file",
-    };
-
     /// <summary>
     /// The file or block device to serve, under whatever name a client asks for. Links are followed.
     /// </summary>
@@ -100,14 +83,14 @@ public sealed partial class FilePlugin : INbdPlugin
     /// <summary>Checks that what is to be served is there.</summary>
     /// <inheritdoc/>
     /// <exception cref="InvalidOperationException">
-    /// Neither or both of <see cref="Path"/> and <see cref="Directory"/> are set.
+    /// Not exactly one of <see cref="Path"/>, <see cref="Directory"/>, <see cref="Handle"/> and <see cref="Handles"/> is set.
     /// </exception>
-    /// <exception cref="NbdException">There is no such file or directory.</exception>
+    /// <exception cref="NbdException">There is no such file or directory, or a handle cannot be served.</exception>
     public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
     {
-        if (Path is null == Directory is null)
+        if (new object?[] { Path, Directory, Handle, Handles }.Count(source => source is not null) != 1)
         {
-            throw new InvalidOperationException("The file plugin serves either a path or a directory: set exactly one of them.");
+            throw new InvalidOperationException("The file plugin serves a path, a directory, a handle or handles: set exactly one of them.");
         }
         if (Path is not null && !SparseFile.IsServable(Path, followLinks: true))
         {
@@ -117,6 +100,7 @@ public sealed partial class FilePlugin : INbdPlugin
         {
             throw new NbdException(NbdError.InvalidArgument, $"file: {Directory} is not a directory");
         }
+        CheckHandles();
         return default;
     }
 
@@ -135,38 +119,12 @@ public sealed partial class FilePlugin : INbdPlugin
             FileAdvice.Sequential => FileOptions.SequentialScan,
             _ => FileOptions.None,
         };
-        SparseFile file = Path is not null
+        SparseFile file = HasHandles
+            ? FileOf(context.ExportName).Open(context.ReadOnly, hint)
+            : Path is not null
             ? SparseFile.Open(Path, context.ReadOnly, followLinks: true, hint)
             : SparseFile.Open(PathOf(context.ExportName), context.ReadOnly, FollowLinks, hint);
         return new FileHandle(file, Cache);
-    }
-
-    private static FilePlugin Create(NbdParameters parameters)
-    {
-        string? directory = parameters.Text("dir");
-        if (directory is not null && parameters.Text("directory") is not null)
-        {
-            throw new ArgumentException("file: dir= and directory= are the same parameter; give one of them.");
-        }
-        directory ??= parameters.Text("directory");
-        string? path = parameters.Text("file");
-        if (path is null == directory is null)
-        {
-            throw new ArgumentException("file: exactly one of the parameters file= and dir= is required.");
-        }
-        return new FilePlugin
-        {
-            Path = path,
-            Directory = directory,
-            FollowLinks = parameters.Boolean("follow-links") ?? false,
-            Cache = parameters.OneOf("cache", ("default", FileCacheMode.Default), ("none", FileCacheMode.None))
-                ?? FileCacheMode.Default,
-            Advice = parameters.OneOf(
-                "fadvise",
-                ("normal", FileAdvice.Normal),
-                ("random", FileAdvice.Random),
-                ("sequential", FileAdvice.Sequential)) ?? FileAdvice.Normal,
-        };
     }
 
     private static string? FullPath(string? value) => value is null ? null : System.IO.Path.GetFullPath(value);

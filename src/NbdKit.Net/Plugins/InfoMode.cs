@@ -22,4 +22,7 @@ public enum InfoMode
 
     /// <summary>The time since the export was opened (<c>conntime</c>).</summary>
     ConnectionTime,
+
+    /// <summary>The version of the library, like <c>1.2.3</c> (<c>version</c>).</summary>
+    Version,
 }

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using System.Reflection;
 using System.Text;
 
 namespace NbdKit.Plugins;
@@ -10,8 +11,8 @@ namespace NbdKit.Plugins;
 /// </summary>
 /// <remarks>
 /// The times are 12 bytes: 8 of seconds and 4 of microseconds, the most significant byte first; each read tells the time anew, so
-/// read them at once. Uptime and connection time come from a clock that is never set. Only the modes of the export name are
-/// multi-conn.
+/// read them at once. Uptime and connection time come from a clock that is never set. Only the modes of the export name and of
+/// the version are multi-conn.
 /// </remarks>
 public sealed class InfoPlugin : INbdPlugin
 {
@@ -20,10 +21,10 @@ public sealed class InfoPlugin : INbdPlugin
     /// <summary>The plugin in the catalogue: <c>info</c>, with the magic parameter <c>mode</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(
         "info",
-        "tells a client its export name, its address or the time",
+        "tells a client its export name, its address, the time or the version",
         [
             new NbdParameter(
-                "mode", "exportname, base64exportname, address, time, uptime or conntime (exportname)"),
+                "mode", "exportname, base64exportname, address, time, uptime, conntime or version (exportname)"),
         ],
         parameters => new InfoPlugin
         {
@@ -36,7 +37,8 @@ public sealed class InfoPlugin : INbdPlugin
                 ("address", InfoMode.Address),
                 ("time", InfoMode.Time),
                 ("uptime", InfoMode.Uptime),
-                ("conntime", InfoMode.ConnectionTime)) ?? InfoMode.ExportName,
+                ("conntime", InfoMode.ConnectionTime),
+                ("version", InfoMode.Version)) ?? InfoMode.ExportName,
         })
     {
         MagicParameter = "mode",
@@ -48,7 +50,7 @@ public sealed class InfoPlugin : INbdPlugin
     public InfoMode Mode
     {
         get;
-        init => field = value is >= InfoMode.ExportName and <= InfoMode.ConnectionTime
+        init => field = value is >= InfoMode.ExportName and <= InfoMode.Version
             ? value
             : throw new ArgumentOutOfRangeException(nameof(Mode), value, "There is no such mode.");
     }
@@ -80,11 +82,17 @@ public sealed class InfoPlugin : INbdPlugin
             InfoMode.ExportName => new InfoText(Encoding.UTF8.GetBytes(context.ExportName), isSame: true),
             InfoMode.Base64ExportName => new InfoText(Decode(context.ExportName), isSame: true),
             InfoMode.Address => new InfoText(Encoding.UTF8.GetBytes(AddressOf(context.Connection?.Peer)), isSame: false),
+            InfoMode.Version => new InfoText(Encoding.UTF8.GetBytes(VersionText()), isSame: true),
             InfoMode.Time => new InfoClock(TimeProvider, since: null),
             InfoMode.Uptime => new InfoClock(TimeProvider, _start),
             _ => new InfoClock(TimeProvider, TimeProvider.GetTimestamp()),
         });
     }
+
+    // What follows a plus is where the library was built from.
+    private static string VersionText()
+        => typeof(InfoPlugin).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!
+            .InformationalVersion.Split('+')[0];
 
     private static byte[] Decode(string name)
     {

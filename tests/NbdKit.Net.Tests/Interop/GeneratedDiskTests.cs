@@ -45,6 +45,8 @@ public sealed class GeneratedDiskTests
         Assert.That(await ContentAsync(names.UriOf("größer")), Is.EqualTo("größer"));
         await using InteropServer local = await InteropServer.StartAsync(new InfoPlugin { Mode = InfoMode.Address });
         Assert.That(await ContentAsync(local.Uri), Is.EqualTo("unix"));
+        await using InteropServer version = await InteropServer.StartAsync(new InfoPlugin { Mode = InfoMode.Version });
+        Assert.That(await ContentAsync(version.Uri), Does.Match(@"^\d+\.\d+\.\d+"));
         await using InteropServer remote = await InteropServer.StartAsync(
             NbdBackend.Compose(new InfoPlugin { Mode = InfoMode.Address }), SocketKind.Tcp);
         Assert.That(await ContentAsync(remote.Uri), Does.Match(@"^127\.0\.0\.1:\d+$"));
@@ -67,6 +69,22 @@ public sealed class GeneratedDiskTests
         Assert.That(await Peer.OutputAsync("nbdinfo", "--size", empty.Uri), Is.EqualTo("0\n"));
         await using InteropServer ones = await InteropServer.StartAsync(new OnesPlugin { Size = 1 << 20, Byte = 0x5a });
         (await Peer.RunAsync("qemu-io", "-f", "raw", "-c", "read -P 0x5a 0 1M", ones.Uri)).Expect(0);
+    }
+
+    [Test]
+    public async Task The_command_serves_inherited_descriptors()
+    {
+        Peer.Require("nbdcopy", "sh");
+        using var folder = new ScratchDirectory();
+        string source = folder.Write("source", TestData.Random(123_456, 8));
+        string tool = Path.Combine(AppContext.BaseDirectory, "nbdkit-net.dll");
+        // The name is gone before the command opens anything.
+        await Peer.OutputAsync(
+            "sh", "-c", $"exec 9<'{source}'; mv '{source}' '{folder["moved"]}'; exec dotnet exec '{tool}' -U - file fd=9 --run 'nbdcopy \"$uri\" \"{folder["one"]}\"; nbdinfo --is readonly \"$uri\"'");
+        await SameFile.CheckAsync(folder["one"], folder["moved"]);
+        await Peer.OutputAsync(
+            "sh", "-c", $"exec dotnet exec '{tool}' -U - -r -e moved file dirfd=9 --run 'nbdcopy \"$uri\" \"{folder["two"]}\"' 9<'{folder.Path}'");
+        await SameFile.CheckAsync(folder["two"], folder["moved"]);
     }
 
     private static NbdBackend Compose(string[] words)

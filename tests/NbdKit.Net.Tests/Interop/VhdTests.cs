@@ -44,6 +44,42 @@ public sealed class VhdTests
     }
 
     [Test]
+    public async Task Clients_read_the_changes_to_an_image_of_QEMU()
+    {
+        Peer.Require("qemu-img", "qemu-io", "nbdcopy");
+        const int Size = 7 << 20;
+        using var folder = new ScratchDirectory();
+        await Peer.OutputAsync("qemu-img", "create", "-q", "-f", "vpc", "-o", "force_size=on", folder["base"], $"{Size}");
+        await Peer.OutputAsync("qemu-io", "-f", "vpc", "-c", "write -P 7 1M 600k", "-c", "write -P 9 6M 1M", folder["base"]);
+        await Peer.OutputAsync("qemu-img", "convert", "-f", "vpc", "-O", "raw", folder["base"], folder["raw"]);
+        byte[] expected = await File.ReadAllBytesAsync(folder["raw"]);
+        byte[] parent = await File.ReadAllBytesAsync(folder["base"]);
+        // 1 MiB longer than its parent; the second half of what is written begins inside a block.
+        byte[] disk = TestData.Random(Size + (1 << 20), 4);
+        bool[] isHere = [.. Enumerable.Range(0, disk.Length / 512).Select(i => i is (> 2100 and < 2200) or (> 13_000 and < 15_000 and not 13_500))];
+        byte[] merged = [.. expected, .. new byte[1 << 20]];
+        for (int i = 0; i < isHere.Length; i++)
+        {
+            if (isHere[i])
+            {
+                disk.AsSpan(i * 512, 512).CopyTo(merged.AsSpan(i * 512));
+            }
+        }
+        string image = folder.Write(
+            "difference", VhdDifference.Make(disk, 2 << 20, isHere, Guid.NewGuid(), new Guid(parent.AsSpan(68, 16), bigEndian: true), _ => false));
+        await using NbdBackend chain = NbdBackend.Compose(new VhdPlugin
+        {
+            Chain = NbdBackend.Compose(new FilePlugin { Path = image }),
+            Parent = NbdBackend.Compose(new VhdPlugin { Chain = NbdBackend.Compose(new FilePlugin { Path = folder["base"] }) }),
+        });
+        await using InteropServer server = await InteropServer.StartAsync(chain);
+        string raw = folder.Write("merged", merged);
+        await Peer.OutputAsync("qemu-img", "compare", "-f", "raw", "-F", "raw", server.Uri, raw);
+        await Peer.OutputAsync("nbdcopy", server.Uri, folder["copy"]);
+        await SameFile.CheckAsync(folder["copy"], raw, "nbdcopy");
+    }
+
+    [Test]
     public async Task Clients_of_the_command_get_what_QEMU_reads()
     {
         Peer.Require("qemu-img", "nbdcopy");

@@ -26,6 +26,26 @@ public sealed class FilePluginConfigurationTests
         Assert.That(chain.ThreadModel, Is.EqualTo(ThreadModel.Parallel));
     }
 
+    [TestCase("fd", "2", "standard streams")]
+    [TestCase("dirfd", "0", "standard streams")]
+    [TestCase("fd", "99999", "no such descriptor was inherited")]
+    [TestCase("dirfd", "-1", "dirfd=-1")]
+    public void A_descriptor_that_is_none_is_refused(string name, string number, string message)
+    {
+        Assume.That(OperatingSystem.IsLinux());
+        Assert.That(() => Create((name, number)), Throws.ArgumentException.With.Message.Contains(message));
+        Assert.That(() => Create((name, number), ("file", "x")), Throws.ArgumentException.With.Message.Contains("exactly one"));
+    }
+
+    [Test]
+    public void A_descriptor_of_the_process_itself_was_not_inherited()
+    {
+        Assume.That(OperatingSystem.IsLinux());
+        using FileStream file = File.Create(_scratch["disk"]);
+        Assert.That(
+            () => Create(("fd", $"{file.SafeFileHandle.DangerousGetHandle()}")), Throws.ArgumentException.With.Message.Contains("inherited"));
+    }
+
     [Test]
     public void Parameters_become_properties([Values("dir", "directory")] string name)
     {

@@ -31,6 +31,16 @@ public sealed class InfoPluginTests
     }
 
     [Test]
+    public async Task The_version_is_that_of_the_library()
+    {
+        await using NbdBackend chain = NbdBackend.Compose(new InfoPlugin { Mode = InfoMode.Version });
+        await using NextContext disk = await chain.OpenAsync();
+        string text = Encoding.UTF8.GetString(await TestData.ReadAsync(disk, 0, (int)disk.Info.Size));
+        Assert.That(text, Does.StartWith(typeof(InfoPlugin).Assembly.GetName().Version!.ToString(3)).And.Not.Contain("+"));
+        Assert.That(disk.Info.CanMultiConn, Is.True);
+    }
+
+    [Test]
     public async Task A_name_that_is_no_base64_cannot_be_opened()
     {
         await using NbdBackend chain = NbdBackend.Compose(new InfoPlugin { Mode = InfoMode.Base64ExportName });
@@ -78,6 +88,7 @@ public sealed class InfoPluginTests
     [TestCase("time")]
     [TestCase("uptime")]
     [TestCase("conntime")]
+    [TestCase("version")]
     public void The_catalogue_knows_the_modes(string mode)
         => Assert.That(new NbdCatalogue().Compose("info", [], [new("", mode)]).Name, Is.EqualTo("info"));
 

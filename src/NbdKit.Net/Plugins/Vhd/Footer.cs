@@ -6,12 +6,15 @@ namespace NbdKit.Plugins.Vhd;
 /// <summary>What the footer of an image says. Dynamic disks have a copy of it at their beginning.</summary>
 /// <remarks>
 /// Big endian: byte 0 "conectix", 16 offset of the header of a dynamic disk (8), 28 creator (4), 48 size of the disk (8), 56
-/// cylinders (2), heads (1) and sectors (1), 60 type (4), 64 checksum (4): the complement of the sum of all other bytes.
+/// cylinders (2), heads (1) and sectors (1), 60 type (4), 64 checksum (4): the complement of the sum of all other
+/// bytes, 68 unique id of the disk (16).
 /// </remarks>
 /// <param name="IsDynamic">Whether there is a table of blocks; if not, the disk is in the file as it is.</param>
 /// <param name="Size">The size of the disk in bytes.</param>
 /// <param name="HeaderOffset">Where the header of a dynamic disk is.</param>
-internal sealed record Footer(bool IsDynamic, long Size, ulong HeaderOffset)
+/// <param name="HasParent">Whether it holds the changes to another disk.</param>
+/// <param name="Id">What tells the disk from all others.</param>
+internal sealed record Footer(bool IsDynamic, long Size, ulong HeaderOffset, bool HasParent, Guid Id)
 {
     public const int Length = 512;
 
@@ -55,23 +58,26 @@ internal sealed record Footer(bool IsDynamic, long Size, ulong HeaderOffset)
 
     public static NbdException Damaged(string what) => new(NbdError.IoError, $"the VHD image is damaged: {what}");
 
-    private static NbdException Refused(string why) => new(NbdError.InvalidArgument, why);
+    public static NbdException Refused(string why) => new(NbdError.InvalidArgument, why);
 
     private static Footer Parse(ReadOnlySpan<byte> raw, long fileSize)
     {
         uint type = BinaryPrimitives.ReadUInt32BigEndian(raw[60..]);
-        if (type is not (2 or 3))
+        if (type is not (2 or 3 or 4))
         {
-            throw Refused(
-                $"the VHD image has type {type}{(type == 4 ? ", the changes to another image" : "")}; "
-                + "fixed (2) and dynamic (3) disks can be read");
+            throw Refused($"the VHD image has type {type}; fixed (2), dynamic (3) and differencing (4) disks can be read");
         }
         ulong size = SizeOf(raw);
         if (size > long.MaxValue || (type == 2 && size > (ulong)(fileSize - Length)))
         {
             throw Damaged($"a disk of {size} bytes, in a file of {fileSize} bytes");
         }
-        return new Footer(type == 3, (long)size, BinaryPrimitives.ReadUInt64BigEndian(raw[16..]));
+        return new Footer(
+            type != 2,
+            (long)size,
+            BinaryPrimitives.ReadUInt64BigEndian(raw[16..]),
+            type == 4,
+            new Guid(raw.Slice(68, 16), bigEndian: true));
     }
 
     // Virtual PC, and QEMU in its name, mean the geometry; everybody else means the size.
