@@ -69,6 +69,9 @@ public sealed partial class FilePlugin : INbdPlugin
     /// <value>False by default: links are neither listed nor opened.</value>
     public bool FollowLinks { get; init; }
 
+    /// <summary>Whether <see cref="Path"/> may be a symbolic link.</summary>
+    internal bool FollowsPath { get; init; } = true;
+
     /// <summary>What happens to the page cache.</summary>
     /// <value><see cref="FileCacheMode.Default"/> by default.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is not one of the enumeration.</exception>
@@ -109,7 +112,7 @@ public sealed partial class FilePlugin : INbdPlugin
         {
             throw new InvalidOperationException("The file plugin serves either a path or a directory: set exactly one of them.");
         }
-        if (Path is not null && !SparseFile.IsServable(Path, followLinks: true))
+        if (Path is not null && !SparseFile.IsServable(Path, FollowsPath))
         {
             throw new NbdException(NbdError.InvalidArgument, $"file: {Path} is neither a file nor a block device");
         }
@@ -136,7 +139,7 @@ public sealed partial class FilePlugin : INbdPlugin
             _ => FileOptions.None,
         };
         SparseFile file = Path is not null
-            ? SparseFile.Open(Path, context.ReadOnly, followLinks: true, hint)
+            ? SparseFile.Open(Path, context.ReadOnly, FollowsPath, hint)
             : SparseFile.Open(PathOf(context.ExportName), context.ReadOnly, FollowLinks, hint);
         return new FileHandle(file, Cache);
     }
