@@ -39,11 +39,13 @@ public sealed class ForwardOnlyFilter : INbdFilter
         [
             new NbdParameter("forward-only-read-size", "how much to read at once, a power of 2 from 4K to 64M (default 256K)"),
             new NbdParameter("forward-only-directory", "where to put the temporary file (default $TMPDIR or /var/tmp)"),
+            new NbdParameter("forward-only-max-exports", "how many exports may be kept at once (default 64)"),
         ],
         parameters => new ForwardOnlyFilter
         {
             ReadSize = parameters.Size("forward-only-read-size") ?? 256 << 10,
             Directory = parameters.Text("forward-only-directory"),
+            MaxExports = parameters.Integer("forward-only-max-exports") ?? 64,
         });
 
     /// <summary>
@@ -84,6 +86,22 @@ public sealed class ForwardOnlyFilter : INbdFilter
         }
     }
 
+    /// <summary>
+    /// How many exports may be kept at once; one that clients open with TLS and without counts twice. What were opened is kept until
+    /// the chain stops, and many plugins take any name that a client thinks of: further ones are refused with ENOSPC.
+    /// </summary>
+    /// <value>64 by default. At least 1.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>
+    public int MaxExports
+    {
+        get;
+        init
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
+            field = value;
+        }
+    } = 64;
+
     /// <inheritdoc/>
     public string Name => "forward-only";
 
@@ -103,7 +121,7 @@ public sealed class ForwardOnlyFilter : INbdFilter
 
     /// <inheritdoc/>
     public async ValueTask<INbdFilterHandle> OpenAsync(NbdContext context, CancellationToken cancellationToken)
-        => new ForwardHandle(await _sources.GetAsync(context, cancellationToken).ConfigureAwait(false));
+        => new ForwardHandle(await _sources.GetAsync(context, MaxExports, cancellationToken).ConfigureAwait(false));
 
     /// <inheritdoc/>
     public ValueTask CleanupAsync(NbdBackend backend, CancellationToken cancellationToken) => _sources.DisposeAsync();

@@ -39,12 +39,14 @@ public sealed class GzipFilter : INbdFilter
             new NbdParameter("gzip-max-size", "the largest size to decompress to (default: no limit in a file, 1G in memory)"),
             new NbdParameter("gzip-store", "where to keep what was decompressed: file (default) or memory"),
             new NbdParameter("gzip-directory", "where to put the temporary file (default $TMPDIR or /var/tmp)"),
+            new NbdParameter("gzip-max-exports", "how many exports may be kept at once (default 64)"),
         ],
         parameters => new GzipFilter
         {
             MaxSize = parameters.Size("gzip-max-size"),
             Store = parameters.OneOf("gzip-store", ("file", GzipStore.File), ("memory", GzipStore.Memory)) ?? GzipStore.File,
             Directory = parameters.Text("gzip-directory"),
+            MaxExports = parameters.Integer("gzip-max-exports") ?? 64,
         });
 
     /// <summary>
@@ -92,6 +94,22 @@ public sealed class GzipFilter : INbdFilter
         }
     }
 
+    /// <summary>
+    /// How many exports may be kept at once; one that clients open with TLS and without counts twice. What were decompressed is kept until
+    /// the chain stops, and many plugins take any name that a client thinks of: further ones are refused with ENOSPC.
+    /// </summary>
+    /// <value>64 by default. At least 1.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>
+    public int MaxExports
+    {
+        get;
+        init
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
+            field = value;
+        }
+    } = 64;
+
     /// <inheritdoc/>
     public string Name => "gzip";
 
@@ -111,7 +129,7 @@ public sealed class GzipFilter : INbdFilter
 
     /// <inheritdoc/>
     public async ValueTask<INbdFilterHandle> OpenAsync(NbdContext context, CancellationToken cancellationToken)
-        => new GzipHandle(await _images.GetAsync(context, cancellationToken).ConfigureAwait(false));
+        => new GzipHandle(await _images.GetAsync(context, MaxExports, cancellationToken).ConfigureAwait(false));
 
     /// <inheritdoc/>
     public async ValueTask CleanupAsync(NbdBackend backend, CancellationToken cancellationToken)

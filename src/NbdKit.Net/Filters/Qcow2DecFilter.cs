@@ -82,8 +82,8 @@ public sealed class Qcow2DecFilter : INbdFilter
 
     /// <summary>
     /// A directory from which the files that an image names are opened, if their names lead to it or to what is below it, and their
-    /// formats are raw or qcow2; a relative name is relative to it. Links in it are followed. Not used if <see cref="OpenFile"/> is
-    /// set.
+    /// formats are raw or qcow2; a relative name is relative to it. Symbolic links in it are refused, as they may lead out of it. Not
+    /// used if <see cref="OpenFile"/> is set.
     /// </summary>
     /// <value>A full path: a relative one is resolved when it is set. Null by default: nothing is opened.</value>
     /// <exception cref="ArgumentException">The value is empty or not a path.</exception>

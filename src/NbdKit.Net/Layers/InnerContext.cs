@@ -1,3 +1,5 @@
+using System.Runtime.ExceptionServices;
+
 namespace NbdKit.Layers;
 
 /// <summary>A chain that a plugin holds, opened by it. The chain does not end before this is closed.</summary>
@@ -51,11 +53,14 @@ internal sealed class InnerContext
         }
         catch
         {
-            if (next is not null)
+            try
             {
-                await next.CloseAsync().ConfigureAwait(false);
+                await (next?.CloseAsync() ?? default).ConfigureAwait(false);
             }
-            await chain.ReleaseAsync(host: false, cancellationToken).ConfigureAwait(false);
+            finally
+            {
+                await chain.ReleaseAsync(host: false, cancellationToken).ConfigureAwait(false);
+            }
             throw;
         }
     }
@@ -92,16 +97,31 @@ internal sealed class InnerContext
     /// <summary>Finalizes the context if that was not done, and closes it. Ends the chain if nobody else uses it.</summary>
     public async ValueTask CloseAsync()
     {
-        await Next.CloseAsync().ConfigureAwait(false);
-        await _chain.ReleaseAsync(host: false, _quick).ConfigureAwait(false);
+        try
+        {
+            await Next.CloseAsync().ConfigureAwait(false);
+        }
+        finally
+        {
+            await _chain.ReleaseAsync(host: false, _quick).ConfigureAwait(false);
+        }
     }
 
-    /// <summary>Closes several, whatever happens to each.</summary>
+    /// <summary>Closes several, whatever happens to each; throws what the first that failed has thrown.</summary>
     public static async ValueTask CloseAllAsync(IEnumerable<InnerContext> contexts)
     {
+        ExceptionDispatchInfo? failure = null;
         foreach (InnerContext context in contexts)
         {
-            await context.CloseAsync().ConfigureAwait(false);
+            try
+            {
+                await context.CloseAsync().ConfigureAwait(false);
+            }
+            catch (Exception e)
+            {
+                failure ??= ExceptionDispatchInfo.Capture(e);
+            }
         }
+        failure?.Throw();
     }
 }

@@ -79,12 +79,21 @@ internal sealed class SharedImage<T>
             _context = null;
             T? content = _content;
             _content = null;
-            if (context is not null)
+            try
             {
                 await DisposeAsync(content).ConfigureAwait(false);
-                await context.CloseAsync().ConfigureAwait(false);
             }
-            _owner.Forget(_key, this);
+            finally
+            {
+                try
+                {
+                    await (context?.CloseAsync() ?? default).ConfigureAwait(false);
+                }
+                finally
+                {
+                    _owner.Forget(_key, this);
+                }
+            }
         }
         finally
         {

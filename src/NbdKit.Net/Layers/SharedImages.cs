@@ -61,12 +61,12 @@ internal sealed class SharedImages<T>(Func<NbdBackend, NextContext, Cancellation
         }
     }
 
-    /// <summary>Removes an image that is closed, unless somebody waits for it.</summary>
+    /// <summary>Removes an image that is closed, unless somebody waits for it or another one has taken its place.</summary>
     public void Forget(ImageKey key, SharedImage<T> image)
     {
         lock (_lock)
         {
-            if (image.Users == 0)
+            if (image.Users == 0 && _images.GetValueOrDefault(key) == image)
             {
                 _images.Remove(key);
             }

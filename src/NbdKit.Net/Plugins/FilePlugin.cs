@@ -52,6 +52,9 @@ public sealed partial class FilePlugin : INbdPlugin
     /// <value>False by default: links are neither listed nor opened.</value>
     public bool FollowLinks { get; init; }
 
+    /// <summary>Whether <see cref="Path"/> may be a symbolic link.</summary>
+    internal bool FollowsPath { get; init; } = true;
+
     /// <summary>What happens to the page cache.</summary>
     /// <value><see cref="FileCacheMode.Default"/> by default.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is not one of the enumeration.</exception>
@@ -92,7 +95,7 @@ public sealed partial class FilePlugin : INbdPlugin
         {
             throw new InvalidOperationException("The file plugin serves a path, a directory, a handle or handles: set exactly one of them.");
         }
-        if (Path is not null && !SparseFile.IsServable(Path, followLinks: true))
+        if (Path is not null && !SparseFile.IsServable(Path, FollowsPath))
         {
             throw new NbdException(NbdError.InvalidArgument, $"file: {Path} is neither a file nor a block device");
         }
@@ -122,7 +125,7 @@ public sealed partial class FilePlugin : INbdPlugin
         SparseFile file = HasHandles
             ? FileOf(context.ExportName).Open(context.ReadOnly, hint)
             : Path is not null
-            ? SparseFile.Open(Path, context.ReadOnly, followLinks: true, hint)
+            ? SparseFile.Open(Path, context.ReadOnly, FollowsPath, hint)
             : SparseFile.Open(PathOf(context.ExportName), context.ReadOnly, FollowLinks, hint);
         return new FileHandle(file, Cache);
     }

@@ -50,7 +50,7 @@ public sealed class VmdkPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
 
     /// <summary>
     /// Finds the chain of a file that the descriptor names, or returns null if there is none. The name comes from the image,
-    /// which may say anything. Called on each open, for each extent, possibly by several clients at once. A chain that is
+    /// which may say anything. Called on each open, once for each name (of which there may be 512), possibly by several clients at once. A chain that is
     /// returned is started when it is opened and ends with its last context, unless somebody else uses it too: a resolver
     /// composes a new one each time, or returns one that the host has started.
     /// </summary>

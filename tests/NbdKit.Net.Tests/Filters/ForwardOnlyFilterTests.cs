@@ -219,4 +219,67 @@ public sealed class ForwardOnlyFilterTests
     [TestCase(128 << 20)]
     public void A_size_of_reads_that_cannot_be_is_an_error(long size)
         => Assert.That(() => new ForwardOnlyFilter { ReadSize = size }, Throws.InstanceOf<ArgumentOutOfRangeException>());
+
+    [Test]
+    public async Task What_was_read_before_a_failure_is_not_read_again_if_reads_are_limited()
+    {
+        var plugin = new TestPlugin(new TestExport
+        {
+            Data = _content,
+            Configure = info => info with { BlockSize = new BlockSize(512, 4096, 8192) },
+        });
+        bool fails = true;
+        plugin.Export.Before = call => call.Offset >= 16_384 && fails ? throw new NbdException(NbdError.IoError, "torn") : default;
+        await using NbdBackend chain = Chain(plugin, 65_536);
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(TestData.Failure(async () => await TestData.ReadAsync(disk, 20_000, 10)).Message, Is.EqualTo("torn"));
+        fails = false;
+        Assert.That(await TestData.ReadAsync(disk, 20_000, 10), Is.EqualTo(_content[20_000..20_010]));
+        // What failed may be tried any number of times, what did not fail once.
+        Assert.That(plugin.Calls.Select(call => call.Offset).Where(offset => offset < 16_384), Is.EqualTo(new[] { 0L, 8192 }));
+    }
+
+    [Test]
+    public async Task Nothing_is_said_of_bytes_that_came_after_the_question([Values] bool inMemory)
+    {
+        await using var disk = new ScratchDisk(new ScratchStore(inMemory, Path.GetTempPath(), long.MaxValue));
+        await disk.AppendAsync(new byte[200_000], None);
+        var extents = new ExtentList(0, 1 << 20);
+        await disk.ExtentsAsync(0, 100_000, RequestFlags.None, extents, None);
+        Assert.That(extents.Covered, Is.EqualTo(100_000));
+    }
+
+    [Test]
+    public async Task Stopping_does_not_wait_for_all_that_was_asked_for()
+    {
+        var plugin = new TestPlugin(new TestExport { Data = _content });
+        var gate = new Gate();
+        plugin.Export.Before = _ => gate.PassAsync();
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        NextContext next = await chain.OpenAsync();
+        var source = new ForwardSource(next, new ScratchStore(InMemory: true, "", long.MaxValue), 4096);
+        Task reach = source.ReachAsync(_content.Length, None).AsTask();
+        await gate.ArrivedAsync();
+        Task stopping = source.DisposeAsync().AsTask();
+        gate.Open();
+        await stopping.WaitAsync(WireClient.Deadline);
+        Assert.That(TestData.Failure(() => reach).Error, Is.EqualTo(NbdError.Shutdown));
+        Assert.That(Assert.Throws<NbdException>(() => source.Begin(_content.Length))!.Error, Is.EqualTo(NbdError.Shutdown));
+        Assert.That(plugin.Calls, Has.Count.EqualTo(1));
+    }
+
+    [Test]
+    public async Task The_number_of_exports_is_limited()
+    {
+        var plugin = new TestPlugin(new TestExport("a"), new TestExport("b"), new TestExport("c"));
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ForwardOnlyFilter { MaxExports = 2 });
+        TestData.Failure(async () => await chain.OpenAsync("x"));
+        foreach (string name in new[] { "a", "b", "a" })
+        {
+            await (await chain.OpenAsync(name)).DisposeAsync();
+        }
+        NbdException e = TestData.Failure(async () => await chain.OpenAsync("c"));
+        Assert.That((e.Error, e.Message), Is.EqualTo((NbdError.NoSpace, "forward-only: there are already 2 exports, which is as many as may be kept")));
+        Assert.That(() => new ForwardOnlyFilter { MaxExports = 0 }, Throws.InstanceOf<ArgumentOutOfRangeException>());
+    }
 }

@@ -213,4 +213,21 @@ public sealed class GzipFilterTests
     [Test]
     public void A_limit_below_one_byte_is_an_error()
         => Assert.That(() => new GzipFilter { MaxSize = 0 }, Throws.InstanceOf<ArgumentOutOfRangeException>());
+
+    [Test]
+    public async Task The_number_of_exports_is_limited()
+    {
+        var plugin = new TestPlugin(
+            [.. Enumerable.Range(0, 66).Select(i => new TestExport($"{i}") { Data = CompressingFilter.Compress(new byte[10]) })]);
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new GzipFilter { Store = GzipStore.Memory });
+        for (int i = 0; i < 64; i++)
+        {
+            await (await chain.OpenAsync($"{i}")).DisposeAsync();
+        }
+        NbdException e = TestData.Failure(async () => await chain.OpenAsync("64"));
+        Assert.That((e.Error, e.Message), Is.EqualTo((NbdError.NoSpace, "gzip: there are already 64 exports, which is as many as may be kept")));
+        await (await chain.OpenAsync("0")).DisposeAsync();
+        Assert.That(plugin.Opened, Is.EqualTo(64));
+        Assert.That(() => new GzipFilter { MaxExports = 0 }, Throws.InstanceOf<ArgumentOutOfRangeException>());
+    }
 }

@@ -263,4 +263,57 @@ public sealed class Qcow2BackingTests
         await using NbdBackend chain = Chain(image, (_, _) => Disk([]));
         Assert.That(Refusal(chain), Does.Contain("an external file, which it does not name"));
     }
+
+    [TestCase("link", "which is not in the directory of backing files")]
+    [TestCase("out/one", "which is not in the directory of backing files")]
+    [TestCase("sub/../link", "which is not in the directory of backing files")]
+    [TestCase("sub/one", null)]
+    [Platform("Linux")]
+    public async Task A_link_does_not_lead_out_of_the_directory(string name, string? refusal)
+    {
+        using var folder = new ScratchDirectory();
+        Directory.CreateDirectory(folder["root/sub"]);
+        Directory.CreateDirectory(folder["elsewhere"]);
+        string secret = folder.Write("elsewhere/one", new byte[5000]);
+        folder.Write("root/sub/one", new byte[5000]);
+        File.CreateSymbolicLink(folder["root/link"], secret);
+        Directory.CreateSymbolicLink(folder["root/out"], folder["elsewhere"]);
+        // The directory itself is the host's choice.
+        Directory.CreateSymbolicLink(folder["way"], folder["root"]);
+        await using NbdBackend chain = Chain(Overlay(new byte[5000], name, "raw"), directory: folder["way"]);
+        if (refusal is not null)
+        {
+            Assert.That(Refusal(chain), Does.Contain(refusal));
+            return;
+        }
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(disk.Info.Size, Is.EqualTo(5000));
+    }
+
+    [Test]
+    public async Task One_question_takes_no_more_steps_in_many_images_than_in_one()
+    {
+        const int Size = 8192 * 512;
+        var layout = new Qcow2Layout(Size);
+        byte[] below = layout.Image(new byte[Size]);
+        byte[] top = WithBacking(layout.Image(new byte[Size]), "base", "qcow2");
+        for (int i = 0; i < layout.Clusters; i++)
+        {
+            U64(top, layout.Entry(i), 0);
+            if (i % 2 == 1)
+            {
+                U64(below, layout.Entry(i), 1);
+            }
+        }
+        await using NbdBackend chain = Chain(top, (_, _) => Disk(below));
+        await using NextContext disk = await chain.OpenAsync();
+        foreach (string context in new[] { ExtentList.BaseAllocation, ExtentList.AllocationDepth })
+        {
+            var extents = new ExtentList(0, Size, context);
+            await disk.ExtentsAsync(0, Size, RequestFlags.None, extents, None);
+            Assert.That(extents.Covered, Is.InRange(512, 1024 * 512));
+        }
+        ExtentList all = await disk.ExtentsFullAsync(0, Size, ExtentList.BaseAllocation, None);
+        Assert.That((all.Count, all.Covered), Is.EqualTo((8192, Size)));
+    }
 }

@@ -40,6 +40,8 @@ internal static partial class StackGenerators
                     : new BlockSize(minimum, Math.Max(minimum, 4096))
                 : info.BlockSize,
             BlockSizeIsAdvice = isAdvice,
+            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
         });
         return filter;
     }

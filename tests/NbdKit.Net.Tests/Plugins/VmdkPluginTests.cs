@@ -155,4 +155,31 @@ public class VmdkPluginTests
         NbdExportInfo blocks = ModelPlugin.Everything with { BlockSize = new BlockSize(4096, 4096) };
         Assert.That(Refusal(NbdBackend.Compose(new VmdkPlugin { Chain = Disk(new byte[4096], blocks) })), Does.Contain("blocksize filter"));
     }
+
+    [Test]
+    public async Task A_file_with_several_extents_is_opened_once()
+    {
+        byte[] data = TestData.Random(8 * 512, 9);
+        var plugin = new TestPlugin(new TestExport { Data = data });
+        int asked = 0;
+        await using NbdBackend chain = Of(
+            string.Concat(Enumerable.Range(0, 8).Select(i => $"RW 1 FLAT \"a\" {7 - i}\n")),
+            _ =>
+            {
+                asked++;
+                return NbdBackend.Compose(plugin);
+            });
+        await using (NextContext disk = await chain.OpenAsync())
+        {
+            byte[] expected = [.. Enumerable.Range(0, 8).SelectMany(i => data[((7 - i) * 512)..((8 - i) * 512)])];
+            Assert.That(await TestData.ReadAsync(disk, 0, data.Length), Is.EqualTo(expected));
+        }
+        Assert.That((asked, plugin.Opened, plugin.Closed), Is.EqualTo((1, 1, 1)));
+    }
+
+    [Test]
+    public void The_number_of_files_is_limited()
+        => Assert.That(
+            Refusal(Of(string.Concat(Enumerable.Range(0, 513).Select(i => $"RW 1 FLAT \"{i}\"\n")), _ => Disk(new byte[512]))),
+            Does.Contain("more than 512 files"));
 }

@@ -26,8 +26,21 @@ internal static class BackingFolder
             && full.Length > root.Length
             && full.StartsWith(root, StringComparison.Ordinal)
             && (Path.EndsInDirectorySeparator(root) || full[root.Length] == Path.DirectorySeparatorChar);
-        return isInside
-            ? NbdBackend.Compose(new FilePlugin { Path = full })
+        return isInside && !HasLink(root, full!)
+            ? NbdBackend.Compose(new FilePlugin { Path = full, FollowsPath = false })
             : throw Fault.Refused($"the qcow2 image names the file '{name}', which is not in the directory of backing files");
+    }
+
+    /// <summary>Whether a link is on the way from the directory to the file: it may lead anywhere.</summary>
+    private static bool HasLink(string root, string path)
+    {
+        for (string? at = path; at is not null && at.Length > root.Length; at = Path.GetDirectoryName(at))
+        {
+            if (new FileInfo(at).LinkTarget is not null)
+            {
+                return true;
+            }
+        }
+        return false;
     }
 }

@@ -13,6 +13,13 @@ internal interface IDisk : IAsyncDisposable
     ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken);
 
     /// <summary>Adds at least one extent for a range inside the disk.</summary>
-    ValueTask ExtentsAsync(
-        long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken);
+    /// <param name="offset">First byte.</param>
+    /// <param name="length">Number of bytes.</param>
+    /// <param name="flags">The flags of the request.</param>
+    /// <param name="steps">How many steps it may take in all the images together; the first one is always taken.</param>
+    /// <param name="extents">Receives the extents.</param>
+    /// <param name="cancellationToken">Gives up.</param>
+    /// <returns>How many of the steps are left.</returns>
+    ValueTask<int> ExtentsAsync(
+        long offset, long length, RequestFlags flags, int steps, ExtentList extents, CancellationToken cancellationToken);
 }

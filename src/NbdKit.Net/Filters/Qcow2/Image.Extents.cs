@@ -4,15 +4,17 @@ namespace NbdKit.Filters.Qcow2;
 internal sealed partial class Image
 {
     // A disk may be in as many pieces as it has clusters. An answer may stop early, and a request may not be held up for long.
-    private const int MostSteps = 1024;
+    public const int MostSteps = 1024;
 
-    public async ValueTask ExtentsAsync(
-        long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
+    public async ValueTask<int> ExtentsAsync(
+        long offset, long length, RequestFlags flags, int steps, ExtentList extents, CancellationToken cancellationToken)
     {
         bool one = (flags & RequestFlags.RequestOne) != 0;
         bool isDepth = extents.MetaContext == ExtentList.AllocationDepth;
-        for (int steps = 0; length > 0 && !extents.IsFull && !(one && extents.Count > 1) && steps < MostSteps; steps++)
+        do
         {
+            cancellationToken.ThrowIfCancellationRequested();
+            steps--;
             ClusterRun run = await _map.FindAsync(offset, length, cancellationToken).ConfigureAwait(false);
             long count = run.Length;
             if (run.Kind != ClusterKind.Unallocated)
@@ -26,11 +28,18 @@ internal sealed partial class Image
             else
             {
                 count = Math.Min(count, Backing.Size - offset);
-                count = await AddBackingAsync(Backing, offset, count, flags, extents, cancellationToken).ConfigureAwait(false);
+                (long covered, steps) = await AddBackingAsync(Backing, offset, count, flags, steps, extents, cancellationToken)
+                    .ConfigureAwait(false);
+                if (covered < count)
+                {
+                    break;
+                }
             }
             offset += count;
             length -= count;
         }
+        while (length > 0 && !extents.IsFull && !(one && extents.Count > 1) && steps > 0);
+        return steps;
     }
 
     private static ExtentStatus StatusOf(ClusterKind kind) => kind switch
@@ -40,18 +49,18 @@ internal sealed partial class Image
         _ => ExtentStatus.Data,
     };
 
-    /// <summary>Adds what the disk below says of a range, as far as it says anything; returns how far that is.</summary>
-    private static async ValueTask<long> AddBackingAsync(
-        IDisk backing, long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
+    /// <summary>Adds what the disk below says of a range, as far as it says anything; returns how far that is, and the steps that are left.</summary>
+    private static async ValueTask<(long Covered, int Steps)> AddBackingAsync(
+        IDisk backing, long offset, long length, RequestFlags flags, int steps, ExtentList extents, CancellationToken cancellationToken)
     {
         bool isDepth = extents.MetaContext == ExtentList.AllocationDepth;
         var below = new ExtentList(offset, offset + length, extents.MetaContext);
-        await backing.ExtentsAsync(offset, length, flags, below, cancellationToken).ConfigureAwait(false);
+        steps = await backing.ExtentsAsync(offset, length, flags, steps, below, cancellationToken).ConfigureAwait(false);
         foreach (Extent extent in below)
         {
             bool isDeeper = isDepth && extent.Status != 0;
             extents.Add(extent.Offset, extent.Length, isDeeper ? extent.Status + 1 : extent.Status);
         }
-        return below.Covered - offset;
+        return (below.Covered - offset, steps);
     }
 }

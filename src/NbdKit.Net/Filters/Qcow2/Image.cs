@@ -73,17 +73,13 @@ internal sealed partial class Image : IDisk
 
     public async ValueTask DisposeAsync()
     {
-        if (Backing is not null)
+        try
         {
-            await Backing.DisposeAsync().ConfigureAwait(false);
+            await (Backing?.DisposeAsync() ?? default).ConfigureAwait(false);
         }
-        if (DataFile is not null)
+        finally
         {
-            await DataFile.CloseAsync().ConfigureAwait(false);
-        }
-        if (Own is not null)
-        {
-            await Own.CloseAsync().ConfigureAwait(false);
+            await InnerContext.CloseAllAsync(new[] { DataFile, Own }.OfType<InnerContext>()).ConfigureAwait(false);
         }
     }
 

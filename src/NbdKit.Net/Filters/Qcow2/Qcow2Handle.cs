@@ -37,14 +37,14 @@ internal sealed class Qcow2Handle : INbdFilterHandle
     public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => _image.ReadAsync(buffer, offset, cancellationToken);
 
-    public ValueTask ExtentsAsync(
+    public async ValueTask ExtentsAsync(
         NextContext next,
         long offset,
         long length,
         RequestFlags flags,
         ExtentList extents,
         CancellationToken cancellationToken)
-        => _image.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+        => await _image.ExtentsAsync(offset, length, flags, Image.MostSteps, extents, cancellationToken).ConfigureAwait(false);
 
     public ValueTask CloseAsync()
     {

@@ -21,11 +21,14 @@ internal sealed class RawDisk : IDisk
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => _disk.ReadAsync(buffer, offset, cancellationToken);
 
-    public ValueTask ExtentsAsync(
-        long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
-        => extents.MetaContext == ExtentList.AllocationDepth
+    public async ValueTask<int> ExtentsAsync(
+        long offset, long length, RequestFlags flags, int steps, ExtentList extents, CancellationToken cancellationToken)
+    {
+        await (extents.MetaContext == ExtentList.AllocationDepth
             ? AllocationDepth.AskAsync(_inner.Next, offset, length, flags, extents, deeper: 0, cancellationToken)
-            : _inner.Next.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+            : _inner.Next.ExtentsAsync(offset, length, flags, extents, cancellationToken)).ConfigureAwait(false);
+        return steps - 1;
+    }
 
     public ValueTask DisposeAsync() => _inner.CloseAsync();
 }

@@ -1,5 +1,3 @@
-using NbdKit.Layers;
-
 namespace NbdKit.Filters.Sequential;
 
 /// <summary>
@@ -24,13 +22,17 @@ internal sealed class ForwardSource : IAsyncDisposable
 
     /// <param name="next">The prepared layer below, which this closes.</param>
     /// <param name="store">Where to keep what was read.</param>
-    /// <param name="chunkBytes">How much to read at once, a multiple of the minimum block size.</param>
+    /// <param name="chunkBytes">
+    /// How much to read at once, a multiple of the minimum block size; less if the maximum block size is.
+    /// </param>
     public ForwardSource(NextContext next, ScratchStore store, int chunkBytes)
     {
         Info = next.Info;
         _disk = new ScratchDisk(store);
         _next = next;
-        _chunk = new byte[Math.Min(chunkBytes, Info.Size)];
+        // One read for each chunk: if it came in pieces, those before one that failed would be read again.
+        long most = Info.BlockSize.IsKnown ? Math.Min(chunkBytes, Info.BlockSize.Maximum) : chunkBytes;
+        _chunk = new byte[Math.Min(most, Info.Size)];
     }
 
     /// <summary>What the layer below said.</summary>
@@ -42,7 +44,9 @@ internal sealed class ForwardSource : IAsyncDisposable
     /// <summary>Waits until everything before an offset was read.</summary>
     /// <param name="end">At most the size of the source.</param>
     /// <param name="cancellationToken">Gives up waiting.</param>
-    /// <exception cref="NbdException">The source failed, or there is no space. Who asks again goes on from there.</exception>
+    /// <exception cref="NbdException">
+    /// The source failed, or there is no space: who asks again goes on from there. Or the chain stops.
+    /// </exception>
     public async ValueTask ReachAsync(long end, CancellationToken cancellationToken)
     {
         while (true)
@@ -58,6 +62,7 @@ internal sealed class ForwardSource : IAsyncDisposable
 
     /// <summary>Begins to read everything before an offset.</summary>
     /// <returns>What ends when some more was read, or null if there is nothing to do.</returns>
+    /// <exception cref="NbdException">The chain stops.</exception>
     public Task? Begin(long end)
     {
         lock (_lock)
@@ -65,6 +70,10 @@ internal sealed class ForwardSource : IAsyncDisposable
             if (_disk.Length >= end)
             {
                 return null;
+            }
+            if (_stopping.IsCancellationRequested)
+            {
+                throw new NbdException(NbdError.Shutdown, "the chain stops, and nothing more is read");
             }
             _target = Math.Max(_target, end);
             _reading ??= ReadAsync();
@@ -110,7 +119,7 @@ internal sealed class ForwardSource : IAsyncDisposable
             TaskCompletionSource progress;
             lock (_lock)
             {
-                goesOn = failure is null && _disk.Length < _target;
+                goesOn = failure is null && _disk.Length < _target && !_stopping.IsCancellationRequested;
                 isComplete = _disk.Length == Info.Size;
                 if (!goesOn && !isComplete)
                 {
@@ -144,7 +153,7 @@ internal sealed class ForwardSource : IAsyncDisposable
         if (_chunkLength == 0)
         {
             int count = (int)Math.Min(_chunk!.Length, Info.Size - _disk.Length);
-            await _next!.ReadInPiecesAsync(_chunk.AsMemory(0, count), _disk.Length, _stopping.Token).ConfigureAwait(false);
+            await _next!.ReadAsync(_chunk.AsMemory(0, count), _disk.Length, _stopping.Token).ConfigureAwait(false);
             _chunkLength = count;
         }
         await _disk.AppendAsync(_chunk.AsMemory(0, _chunkLength), _stopping.Token).ConfigureAwait(false);

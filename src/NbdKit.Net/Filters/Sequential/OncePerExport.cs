@@ -3,7 +3,7 @@ namespace NbdKit.Filters.Sequential;
 /// <summary>
 /// Makes something once for each export, and for encrypted clients and others apart, in a task of its own: the client that came
 /// first may leave without spoiling it for those who wait. What failed is made again for the next client. All that was made is
-/// kept until the chain stops.
+/// kept until the chain stops, so there is a limit: many plugins take whatever name a client thinks of.
 /// </summary>
 /// <param name="make">Makes it. The token fires when the chain stops.</param>
 internal sealed class OncePerExport<T>(
@@ -15,7 +15,8 @@ internal sealed class OncePerExport<T>(
     private readonly CancellationTokenSource _stopping = new();
 
     /// <summary>What there is for an export, made now or before.</summary>
-    public async ValueTask<T> GetAsync(NbdContext context, CancellationToken cancellationToken)
+    /// <exception cref="NbdException">It could not be made, or there are already as many as there may be.</exception>
+    public async ValueTask<T> GetAsync(NbdContext context, int limit, CancellationToken cancellationToken)
     {
         (string, bool) key = (context.ExportName, context.IsTls);
         Task<T>? made;
@@ -23,6 +24,11 @@ internal sealed class OncePerExport<T>(
         {
             if (!_made.TryGetValue(key, out made))
             {
+                if (_made.Count >= limit)
+                {
+                    throw new NbdException(
+                        NbdError.NoSpace, $"{context.Backend.Name}: there are already {limit} exports, which is as many as may be kept");
+                }
                 made = MakeAsync(context.Backend, key);
                 _made.Add(key, made);
             }

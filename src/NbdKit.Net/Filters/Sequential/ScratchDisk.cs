@@ -60,16 +60,24 @@ internal sealed class ScratchDisk : IAsyncDisposable
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
         => _disk.ReadAsync(buffer, offset, cancellationToken);
 
-    /// <summary>Adds extents as <see cref="INbdPluginHandle.ExtentsAsync"/> does; of what is there.</summary>
-    public ValueTask ExtentsAsync(
+    /// <summary>
+    /// Adds extents as <see cref="INbdPluginHandle.ExtentsAsync"/> does; of what is there, and never beyond the range.
+    /// </summary>
+    public async ValueTask ExtentsAsync(
         long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
     {
-        if (_file is not { CanExtents: false })
+        if (_file is { CanExtents: false })
         {
-            return _disk.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+            extents.Add(offset, length, ExtentStatus.Data);
+            return;
         }
-        extents.Add(offset, length, ExtentStatus.Data);
-        return default;
+        // While bytes are appended, a hole that ended with the file seems to reach to its new end.
+        var known = new ExtentList(offset, offset + length);
+        await _disk.ExtentsAsync(offset, length, flags, known, cancellationToken).ConfigureAwait(false);
+        foreach (Extent extent in known)
+        {
+            extents.Add(extent.Offset, extent.Length, extent.Status);
+        }
     }
 
     public bool TryLend(long offset, int length, Loan loan) => ((ILender)_disk).TryLend(offset, length, loan, forWrite: false);

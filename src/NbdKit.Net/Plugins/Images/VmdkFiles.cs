@@ -18,7 +18,7 @@ internal static class VmdkFiles
                     NbdError.InvalidArgument, $"the VMDK descriptor names the file '{name}', which is not one of its own directory");
             }
             string path = Path.Combine(directory, name);
-            return SparseFile.IsServable(path, followLinks: false) ? NbdBackend.Compose(new FilePlugin { Path = path }) : null;
+            return SparseFile.IsServable(path, followLinks: false) ? NbdBackend.Compose(new FilePlugin { Path = path, FollowsPath = false }) : null;
         };
     }
 }

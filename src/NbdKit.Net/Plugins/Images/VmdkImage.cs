@@ -4,10 +4,12 @@ namespace NbdKit.Plugins.Images;
 internal sealed class VmdkImage : MappedImage
 {
     private const int LargestDescriptor = 1 << 20;
+    private const int MostFiles = 512;
 
     private readonly List<VmdkExtent> _extents = [];
     private readonly VmdkGrains _grains = new();
     private readonly Func<string, CancellationToken, ValueTask<MappedView>>? _resolve;
+    private readonly Dictionary<string, MappedView> _files = new(StringComparer.Ordinal);
     private long _size;
 
     private VmdkImage(Func<string, CancellationToken, ValueTask<MappedView>>? resolve) => _resolve = resolve;
@@ -118,7 +120,16 @@ internal sealed class VmdkImage : MappedImage
         {
             throw new NbdException(NbdError.InvalidArgument, "the VMDK image has its extents in other files, which were not given");
         }
-        MappedView view = await _resolve(line.File, cancellationToken).ConfigureAwait(false);
+        // Several extents may be in one file, and whoever wrote the descriptor must not take up all handles of the process.
+        if (!_files.TryGetValue(line.File, out MappedView? view))
+        {
+            if (_files.Count == MostFiles)
+            {
+                throw VmdkHeader.Damaged($"its extents are in more than {MostFiles} files");
+            }
+            view = await _resolve(line.File, cancellationToken).ConfigureAwait(false);
+            _files.Add(line.File, view);
+        }
         VmdkHeader? header = line.Kind == "SPARSE" ? await VmdkHeader.ReadAsync(view, cancellationToken).ConfigureAwait(false) : null;
         if (header is null ? !view.Has(line.Offset, line.Size) : header.Capacity < line.Size)
         {
