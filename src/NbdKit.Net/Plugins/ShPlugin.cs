@@ -1,5 +1,5 @@
-using NbdKit.Layers;
 using System.Text;
+using NbdKit.Layers;
 using NbdKit.Plugins.Scripts;
 
 namespace NbdKit.Plugins;

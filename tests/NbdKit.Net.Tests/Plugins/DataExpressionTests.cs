@@ -121,7 +121,9 @@ public sealed class DataExpressionTests
         // What the size cuts off costs nothing.
         await using NbdBackend cut = NbdBackend.Compose(new DataPlugin
         {
-            Expression = DataExpression.Parse("(1 2)*0x100000000000"), MemoryLimit = 1 << 20, Size = 70_001,
+            Expression = DataExpression.Parse("(1 2)*0x100000000000"),
+            MemoryLimit = 1 << 20,
+            Size = 70_001,
         });
         await using NextContext small = await cut.OpenAsync();
         Assert.That(await TestData.ReadAsync(small, 70_000 - 1, 2), Is.EqualTo(new byte[] { 2, 1 }));
@@ -208,7 +210,8 @@ public sealed class DataExpressionTests
     {
         var plugin = new DataPlugin
         {
-            Expression = DataExpression.Parse(text, new DataExpressionOptions { AllowsScripts = true }), MemoryLimit = memoryLimit,
+            Expression = DataExpression.Parse(text, new DataExpressionOptions { AllowsScripts = true }),
+            MemoryLimit = memoryLimit,
         };
         try
         {
