@@ -308,13 +308,19 @@ public sealed class LuksFilterTests
             await disk.ReadAsync(buffer, i * 4096, None);
         }
         bool isHere = true;
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        for (int i = 0; i < 1000; i++)
+        long least = long.MaxValue;
+        // The pools of the framework may be emptied in between, under load.
+        for (int round = 0; round < 5 && least > 0; round++)
         {
-            isHere &= disk.WriteAsync(buffer, i % 100 * 4096, RequestFlags.None, None).IsCompletedSuccessfully;
-            isHere &= disk.ReadAsync(buffer, i % 100 * 4096, None).IsCompletedSuccessfully;
+            long before = GC.GetAllocatedBytesForCurrentThread();
+            for (int i = 0; i < 1000; i++)
+            {
+                isHere &= disk.WriteAsync(buffer, i % 100 * 4096, RequestFlags.None, None).IsCompletedSuccessfully;
+                isHere &= disk.ReadAsync(buffer, i % 100 * 4096, None).IsCompletedSuccessfully;
+            }
+            least = Math.Min(least, GC.GetAllocatedBytesForCurrentThread() - before);
         }
-        Assert.That((isHere, GC.GetAllocatedBytesForCurrentThread() - before), Is.EqualTo((true, 0)));
+        Assert.That((isHere, least), Is.EqualTo((true, 0)));
     }
 
     [TestCase("open sesame", "open sesame")]

@@ -185,6 +185,8 @@ public sealed class TlsTests
         PeerResult result = await Peer.RunAsync("nbdinfo", $"nbds://alice@127.0.0.1:{server.Port}/?tls-psk-file={keys}");
 
         Assert.That(result.Status, Is.Not.Zero, result.ToString());
+        // The client may be gone before the server has noticed.
+        await server.Server.StopAsync();
         Assert.That(server.Log.Entries.Count(entry => entry.Text.Contains("TLS failed")), Is.EqualTo(1));
     }
 
