@@ -10,7 +10,10 @@ namespace NbdKit.Buffers;
 internal sealed partial class CompressedArray(long size)
 {
     private const int PlainPages = 256;
-    private const long LongestAnswer = 4L << 30;
+
+    // 128 MiB and 4 GiB.
+    private const int FewPages = 4096;
+    private const int ManyPages = 131_072;
 
     private readonly ConcurrentDictionary<long, CompressedPage> _pages = [];
 
@@ -112,11 +115,13 @@ internal sealed partial class CompressedArray(long size)
     /// <summary>Reports what of a range has pages, and what has none and is zero.</summary>
     public void GetExtents(long offset, long length, bool onlyFirst, ExtentList extents)
     {
-        // An answer may stop early: looking at each page of a part costs less than putting all pages that there are in order.
-        length = Math.Min(length, LongestAnswer);
+        // An answer may stop early. What is near is looked up page by page; where a long hole ends is looked for among all pages.
         long end = offset + length;
+        long first = offset / CompressedPage.Size;
+        long last = (end - 1) / CompressedPage.Size;
+        long near = Math.Min(last, first + (onlyFirst ? FewPages : ManyPages));
         long at = offset;
-        foreach (long number in Range(offset / CompressedPage.Size, (end - 1) / CompressedPage.Size))
+        foreach (long number in Range(first, near))
         {
             if (extents.IsFull || (onlyFirst && extents.Count > 1))
             {
@@ -133,9 +138,14 @@ internal sealed partial class CompressedArray(long size)
                 extents.Add(start, at - start, ExtentStatus.Data);
             }
         }
-        if (at < end && !extents.IsFull)
+        if (at == offset && near < last)
         {
-            extents.Add(at, end - at, ExtentStatus.Hole | ExtentStatus.Zero);
+            near = _pages.Select(page => page.Key).Where(number => number > near && number <= last).DefaultIfEmpty(last + 1).Min() - 1;
+        }
+        long to = near == last ? end : (near + 1) * CompressedPage.Size;
+        if (at < to && !extents.IsFull)
+        {
+            extents.Add(at, to - at, ExtentStatus.Hole | ExtentStatus.Zero);
         }
     }
 
