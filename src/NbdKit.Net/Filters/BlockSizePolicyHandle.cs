@@ -1,4 +1,5 @@
 using NbdKit.Buffers;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -31,8 +32,8 @@ internal sealed class BlockSizePolicyHandle(BlockSizePolicyFilter filter, NbdCon
             BlockSize = advertised,
             BlockSizeIsAdvice = allows,
             // What is emulated is emulated below, in pieces that suit the layer there, and is no write of the client's.
-            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
-            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+            CanZero = info.CanZero.ComesThrough(),
+            CanCache = info.CanCache.ComesThrough(),
         });
     }
 

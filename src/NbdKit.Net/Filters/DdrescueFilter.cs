@@ -1,5 +1,6 @@
 using Microsoft.Win32.SafeHandles;
 using NbdKit.Filters.Ddrescue;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -107,7 +108,7 @@ public sealed class DdrescueFilter : INbdFilter
         {
             NbdExportInfo info = next.Info;
             // A hint does not fail.
-            return new(info with { CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache });
+            return new(info with { CanCache = info.CanCache.ComesThrough() });
         }
 
         public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)

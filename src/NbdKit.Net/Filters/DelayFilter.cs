@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters;
 
 /// <summary>
@@ -21,9 +23,6 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
     private long _cache;
     private long _open;
     private long _close;
-
-    // The longest that a timer of .NET can wait.
-    private static readonly TimeSpan Longest = TimeSpan.FromMilliseconds(uint.MaxValue - 1);
 
     /// <summary>The filter in the catalogue.</summary>
     public static NbdFilterEntry Entry { get; } = new(
@@ -146,11 +145,11 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
         NbdExportInfo info = next.Info;
         return new(info with
         {
-            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
+            CanZero = info.CanZero.ComesThrough(),
             CanFastZero = info.CanFastZero || (!DelayFastZero && info.CanZero != Support.None),
-            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+            CanCache = info.CanCache.ComesThrough(),
             CanExtents = true,
-            CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse,
+            CanReadSparse = info.CanReadSparse.ComesThrough(),
         });
     }
 
@@ -297,12 +296,7 @@ public sealed class DelayFilter : INbdFilter, INbdFilterHandle
 
     private static TimeSpan Get(ref long ticks) => TimeSpan.FromTicks(Volatile.Read(ref ticks));
 
-    private static void Set(ref long ticks, TimeSpan value)
-    {
-        ArgumentOutOfRangeException.ThrowIfLessThan(value, TimeSpan.Zero);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(value, Longest);
-        Volatile.Write(ref ticks, value.Ticks);
-    }
+    private static void Set(ref long ticks, TimeSpan value) => Volatile.Write(ref ticks, TimerRange.Checked(value).Ticks);
 
     private static DelayFilter Create(NbdParameters parameters)
     {

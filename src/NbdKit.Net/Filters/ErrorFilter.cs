@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters;
 
 /// <summary>
@@ -75,11 +77,11 @@ public sealed partial class ErrorFilter : INbdFilter, INbdFilterHandle
         NbdExportInfo info = next.Info;
         return new(info with
         {
-            CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
-            CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+            CanZero = info.CanZero.ComesThrough(),
+            CanCache = info.CanCache.ComesThrough(),
             CanExtents = true,
             // A read has the errors of reads, not also those of extents.
-            CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse,
+            CanReadSparse = info.CanReadSparse.ComesThrough(),
         });
     }
 

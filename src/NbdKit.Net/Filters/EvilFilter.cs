@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using NbdKit.Filters.Evil;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -102,7 +103,7 @@ public sealed partial class EvilFilter : INbdFilter, INbdFilterHandle
         // Read in one go, whatever holes there are: wires are those of the client's request.
         return new(info with
         {
-            CanReadSparse = info.CanReadSparse == Support.Emulate ? Support.Native : info.CanReadSparse,
+            CanReadSparse = info.CanReadSparse.ComesThrough(),
             IsBlocking = info.IsBlocking || _probability > MostAtOnce,
         });
     }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using NbdKit.Layers;
 
 namespace NbdKit.Filters;
 
@@ -30,11 +31,11 @@ public sealed partial class LogFilter
             NbdExportInfo info = next.Info;
             return new(info with
             {
-                CanZero = Seen(info.CanZero),
-                CanFua = Seen(info.CanFua),
-                CanCache = Seen(info.CanCache),
+                CanZero = info.CanZero.ComesThrough(),
+                CanFua = info.CanFua.ComesThrough(),
+                CanCache = info.CanCache.ComesThrough(),
                 CanExtents = true,
-                CanReadSparse = Seen(info.CanReadSparse),
+                CanReadSparse = info.CanReadSparse.ComesThrough(),
             });
         }
 
@@ -117,8 +118,6 @@ public sealed partial class LogFilter
             }
             filter.Write($"{prefix}...{operation} {id} {answer?.Invoke()}return=0");
         }
-
-        private static Support Seen(Support support) => support == Support.Emulate ? Support.Native : support;
 
         private static string Range(long offset, long length)
             => string.Create(CultureInfo.InvariantCulture, $"offset=0x{offset:x} count=0x{length:x}");

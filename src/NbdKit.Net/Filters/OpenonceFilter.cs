@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters;
 
 /// <summary>
@@ -37,19 +39,7 @@ public sealed partial class OpenonceFilter : INbdFilter
     /// default, to keep it until the chain stops.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan? IdleTime
-    {
-        get;
-        init
-        {
-            if (value is { } time)
-            {
-                ArgumentOutOfRangeException.ThrowIfLessThan(time, TimeSpan.Zero);
-                ArgumentOutOfRangeException.ThrowIfGreaterThan(time, TimeSpan.FromMilliseconds(uint.MaxValue - 1));
-            }
-            field = value;
-        }
-    }
+    public TimeSpan? IdleTime { get; init => field = value is { } time ? TimerRange.Checked(time) : null; }
 
     /// <summary>The clock. The system's by default.</summary>
     /// <exception cref="ArgumentNullException">The value is null.</exception>

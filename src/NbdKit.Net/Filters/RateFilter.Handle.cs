@@ -21,8 +21,8 @@ public sealed partial class RateFilter
             NbdExportInfo info = next.Info;
             return new(info with
             {
-                CanZero = info.CanZero == Support.Emulate ? Support.Native : info.CanZero,
-                CanCache = info.CanCache == Support.Emulate ? Support.Native : info.CanCache,
+                CanZero = info.CanZero.ComesThrough(),
+                CanCache = info.CanCache.ComesThrough(),
             });
         }
 

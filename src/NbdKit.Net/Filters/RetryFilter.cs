@@ -1,3 +1,5 @@
+using NbdKit.Layers;
+
 namespace NbdKit.Filters;
 
 /// <summary>
@@ -28,9 +30,6 @@ namespace NbdKit.Filters;
 /// </remarks>
 public sealed partial class RetryFilter : INbdFilter
 {
-    // The longest that a timer of .NET can wait.
-    private static readonly TimeSpan Longest = TimeSpan.FromMilliseconds(uint.MaxValue - 1);
-
     /// <summary>How often a request is tried again after it failed. 5 by default; 0 for never.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative.</exception>
     public int Retries
@@ -45,16 +44,7 @@ public sealed partial class RetryFilter : INbdFilter
 
     /// <summary>How long a request waits before it is tried again for the first time, up to 49 days. 2 seconds by default.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is negative or too long.</exception>
-    public TimeSpan RetryDelay
-    {
-        get;
-        init
-        {
-            ArgumentOutOfRangeException.ThrowIfLessThan(value, TimeSpan.Zero);
-            ArgumentOutOfRangeException.ThrowIfGreaterThan(value, Longest);
-            field = value;
-        }
-    } = TimeSpan.FromSeconds(2);
+    public TimeSpan RetryDelay { get; init => field = TimerRange.Checked(value); } = TimeSpan.FromSeconds(2);
 
     /// <summary>Whether each further delay of a request is twice the one before. True by default.</summary>
     public bool Exponential { get; init; } = true;
@@ -140,19 +130,12 @@ public sealed partial class RetryFilter : INbdFilter
     }
 
     private bool IsWorthRetrying(Exception failure, CancellationToken cancellationToken)
-    {
-        if (cancellationToken.IsCancellationRequested
-            || failure is NotSupportedException or NbdException { Error: NbdError.NotSupported })
-        {
-            return false;
-        }
-        return ShouldRetry?.Invoke(failure) ?? Errors.Contains(failure is NbdException e ? e.Error : NbdError.IoError);
-    }
+        => RetryDecision.IsWorthIt(failure, ShouldRetry, Errors, cancellationToken);
 
     private async ValueTask WaitAsync(int attempt, Exception failure, CancellationToken cancellationToken)
     {
         TimeSpan delay = RetryDelay;
-        for (; Exponential && attempt > 0 && delay > TimeSpan.Zero && delay < Longest / 2; attempt--)
+        for (; Exponential && attempt > 0 && delay > TimeSpan.Zero && delay < TimerRange.Longest / 2; attempt--)
         {
             delay *= 2;
         }

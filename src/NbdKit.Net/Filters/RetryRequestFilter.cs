@@ -122,14 +122,7 @@ public sealed class RetryRequestFilter : INbdFilter
     }
 
     private bool IsWorthRetrying(Exception failure, CancellationToken cancellationToken)
-    {
-        if (cancellationToken.IsCancellationRequested
-            || failure is NotSupportedException or NbdException { Error: NbdError.NotSupported })
-        {
-            return false;
-        }
-        return ShouldRetry?.Invoke(failure) ?? Errors.Contains(failure is NbdException e ? e.Error : NbdError.IoError);
-    }
+        => RetryDecision.IsWorthIt(failure, ShouldRetry, Errors, cancellationToken);
 
     private async ValueTask WaitAsync(Exception failure, CancellationToken cancellationToken)
     {

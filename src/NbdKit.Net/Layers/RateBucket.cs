@@ -10,8 +10,6 @@ namespace NbdKit.Layers;
 /// </remarks>
 internal sealed class RateBucket(TimeProvider time, long rate, TimeSpan burst) : IDisposable
 {
-    private static readonly TimeSpan LongestTimer = TimeSpan.FromMilliseconds(uint.MaxValue - 1);
-
     private readonly Lock _lock = new();
     // The flows that somebody waits in, in the order of their turns.
     private readonly List<Flow> _waiting = [];
@@ -179,9 +177,9 @@ internal sealed class RateBucket(TimeProvider time, long rate, TimeSpan burst) :
         // Rounded up to the whole milliseconds that timers count in.
         Int128 perMillisecond = (Int128)_rate * time.TimestampFrequency;
         Int128 milliseconds = ((missing * 1000) + perMillisecond - 1) / perMillisecond;
-        TimeSpan due = milliseconds < (long)LongestTimer.TotalMilliseconds
+        TimeSpan due = milliseconds < (long)TimerRange.Longest.TotalMilliseconds
             ? TimeSpan.FromMilliseconds((long)milliseconds)
-            : LongestTimer;
+            : TimerRange.Longest;
         if (_timer is null)
         {
             _timer = time.CreateTimer(_ => OnTimer(), null, due, Timeout.InfiniteTimeSpan);

@@ -13,11 +13,11 @@ internal abstract class RequestHandle : INbdFilterHandle
         NbdExportInfo info = next.Info;
         return new(info with
         {
-            CanZero = Seen(info.CanZero),
-            CanCache = Seen(info.CanCache),
+            CanZero = info.CanZero.ComesThrough(),
+            CanCache = info.CanCache.ComesThrough(),
             // Whoever emulates it needs flushes, of which some layers only have the emulation.
-            CanFua = info.CanFlush ? Seen(info.CanFua) : info.CanFua,
-            CanReadSparse = Seen(info.CanReadSparse),
+            CanFua = info.CanFlush ? info.CanFua.ComesThrough() : info.CanFua,
+            CanReadSparse = info.CanReadSparse.ComesThrough(),
         });
     }
 
@@ -58,6 +58,4 @@ internal abstract class RequestHandle : INbdFilterHandle
     public virtual ValueTask CloseAsync() => default;
 
     protected abstract ValueTask RunAsync(in LayerCall call, NextContext next, CancellationToken cancellationToken);
-
-    private static Support Seen(Support support) => support == Support.Emulate ? Support.Native : support;
 }

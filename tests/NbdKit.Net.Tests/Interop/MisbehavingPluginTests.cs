@@ -159,7 +159,7 @@ public sealed class MisbehavingPluginTests
             """);
 
         await plugin.AllClosed.WaitAsync(Peer.Deadline);
-        Assert.That(server.Server.Connections, Is.Empty.After(5000, 10));
+        Assert.That(() => server.Server.Connections, Is.Empty.After(5000, 10));
     }
 
     [TestCase("open throws")]

@@ -151,25 +151,7 @@ public sealed class VdiPluginTests
             {
                 image[random.Next(random.Next(2) == 0 ? Math.Min(600, image.Length) : Math.Min(0x190, image.Length))] ^= (byte)(1 << random.Next(8));
             }
-            try
-            {
-                await using NbdBackend chain = Chain(image);
-                await using NextContext disk = await chain.OpenAsync();
-                for (int i = 0; i < 10 && disk.Info.Size > 0; i++)
-                {
-                    long offset = random.NextInt64(disk.Info.Size);
-                    await TestData.ReadAsync(disk, offset, (int)Math.Min(10_000, disk.Info.Size - offset));
-                    await disk.ExtentsAsync(offset, disk.Info.Size - offset, RequestFlags.None, new ExtentList(offset, disk.Info.Size), None);
-                }
-            }
-            catch (NbdException)
-            {
-                // A clear error is as good as content.
-            }
-            catch (Exception e)
-            {
-                throw new AssertionException($"seed {seed}: {e}", e);
-            }
+            await ImageImages.ExploreAsync(Chain(image), random, $"seed {seed}");
         }
     }
 }

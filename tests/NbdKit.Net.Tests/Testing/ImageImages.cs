@@ -57,6 +57,31 @@ internal static class ImageImages
         }
     }
 
+    /// <summary>Opens, reads and maps what is left of a damaged image: content is as good as a clear error, and nothing else is good.</summary>
+    public static async Task ExploreAsync(NbdBackend damaged, Random random, string what)
+    {
+        await using NbdBackend chain = damaged;
+        try
+        {
+            await using NextContext disk = await chain.OpenAsync();
+            for (int i = 0; i < 10 && disk.Info.Size > 0; i++)
+            {
+                long offset = random.NextInt64(disk.Info.Size);
+                await TestData.ReadAsync(disk, offset, (int)Math.Min(10_000, disk.Info.Size - offset));
+                await disk.ExtentsAsync(
+                    offset, disk.Info.Size - offset, RequestFlags.None, new ExtentList(offset, disk.Info.Size), default);
+            }
+        }
+        catch (NbdException)
+        {
+            // A clear error.
+        }
+        catch (Exception e)
+        {
+            throw new AssertionException($"{what}: {e}", e);
+        }
+    }
+
     /// <summary>What qemu-img says of a disk: neighbours that are alike are joined.</summary>
     public static async Task<List<(long Start, long Length, bool Data, bool Zero)>> MapAsync(string format, string disk)
     {
