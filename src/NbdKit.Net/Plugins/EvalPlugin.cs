@@ -1,4 +1,3 @@
-using NbdKit.Layers;
 using NbdKit.Plugins.Scripts;
 
 namespace NbdKit.Plugins;
@@ -14,7 +13,7 @@ namespace NbdKit.Plugins;
 /// </para>
 /// <para>Unlike with nbdkit, the order of the parameters does not matter: <c>config</c> may come after what it is to be told.</para>
 /// </remarks>
-public sealed class EvalPlugin : INbdPlugin, IAsyncDisposable
+public sealed class EvalPlugin : ScriptPlugin
 {
     private const string ForMissing = "missing";
 
@@ -25,12 +24,6 @@ public sealed class EvalPlugin : INbdPlugin, IAsyncDisposable
         "dump_plugin", "export_description", "extents", "flush", "get_ready", "get_size", "is_rotational", "list_exports",
         ForMissing, "open", "pread", "preconnect", "pwrite", "thread_model", "trim", "unload", "zero",
     ];
-
-    private readonly Lazy<ScriptHost> _host;
-    private bool _ready;
-
-    /// <summary>Creates a plugin that has no methods yet.</summary>
-    public EvalPlugin() => _host = new(() => new ScriptHost(Name, Find, MaxProcesses, Timeout, TimeProvider));
 
     /// <summary>The plugin in the catalogue, as <c>eval</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(
@@ -73,80 +66,20 @@ public sealed class EvalPlugin : INbdPlugin, IAsyncDisposable
         }
     } = new Dictionary<string, string>();
 
-    /// <summary>What <c>config</c> gets, in this order. None by default.</summary>
-    public IReadOnlyList<KeyValuePair<string, string>> Parameters { get; init; } = [];
-
-    /// <inheritdoc cref="ShPlugin.MaxProcesses"/>
-    public int MaxProcesses
-    {
-        get;
-        init
-        {
-            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
-            field = value;
-        }
-    } = 16;
-
-    /// <inheritdoc cref="ShPlugin.Timeout"/>
-    public TimeSpan Timeout
-    {
-        get;
-        init
-        {
-            if (value != System.Threading.Timeout.InfiniteTimeSpan)
-            {
-                ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
-                _ = TimerRange.Checked(value);
-            }
-            field = value;
-        }
-    } = System.Threading.Timeout.InfiniteTimeSpan;
-
-    /// <inheritdoc cref="ShPlugin.TimeProvider"/>
-    public TimeProvider TimeProvider { get; init; } = TimeProvider.System;
-
     /// <inheritdoc/>
-    public string Name => "eval";
-
-    /// <inheritdoc/>
-    public ThreadModel ThreadModel => ThreadModel.Parallel;
+    public override string Name => "eval";
 
     /// <summary>Configures the scripts.</summary>
     /// <inheritdoc/>
     /// <exception cref="NbdException">A script cannot be run, or says that something is wrong.</exception>
-    public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+    public override ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
     {
-        _host.Value.MakeFolder();
-        _ready = true;
-        return _host.Value.ReadyAsync(Parameters, cancellationToken);
+        Host.MakeFolder();
+        IsLoaded = true;
+        return Host.ReadyAsync(Parameters, cancellationToken);
     }
 
-    /// <inheritdoc/>
-    public ValueTask StartAsync(CancellationToken cancellationToken) => _host.Value.StartAsync(cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask PreconnectAsync(NbdConnection connection, bool readOnly, CancellationToken cancellationToken)
-        => _host.Value.PreconnectAsync(connection, readOnly, cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask ListExportsAsync(
-        ExportList exports, bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
-        => _host.Value.ListExportsAsync(exports, readOnly, connection, cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask<string?> DefaultExportAsync(
-        bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
-        => _host.Value.DefaultExportAsync(readOnly, connection, cancellationToken);
-
-    /// <inheritdoc/>
-    /// <exception cref="NbdException">The script refuses.</exception>
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
-        => _host.Value.OpenAsync(context, cancellationToken);
-
-    /// <summary>Unloads the scripts and removes their directory.</summary>
-    public ValueTask DisposeAsync() => ShPlugin.UnloadAsync(_host.Value, _ready);
-
-    private string[]? Find(string method)
+    private protected override string[]? Find(string method)
     {
         string about = method == "can_write" ? "pwrite" : method.StartsWith("can_", StringComparison.Ordinal) ? method[4..] : "";
         string? text = Scripts.GetValueOrDefault(method) ?? about switch

@@ -1,5 +1,4 @@
 using System.Text;
-using NbdKit.Layers;
 using NbdKit.Plugins.Scripts;
 
 namespace NbdKit.Plugins;
@@ -31,17 +30,9 @@ namespace NbdKit.Plugins;
 /// <c>extents</c> may exceed 32 bits.
 /// </para>
 /// </remarks>
-public sealed class ShPlugin : INbdPlugin, IAsyncDisposable
+public sealed class ShPlugin : ScriptPlugin
 {
-    private static readonly TimeSpan LongestUnload = TimeSpan.FromSeconds(10);
-
-    private readonly Lazy<ScriptHost> _host;
     private string? _script;
-    private bool _loaded;
-
-    /// <summary>Creates a plugin that has no script yet.</summary>
-    public ShPlugin() => _host = new(
-        () => new ScriptHost(Name, _ => [_script!], MaxProcesses, Timeout, TimeProvider));
 
     /// <summary>The plugin in the catalogue: <c>sh</c>, with the magic parameter <c>script</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(
@@ -68,51 +59,8 @@ public sealed class ShPlugin : INbdPlugin, IAsyncDisposable
     /// <summary>The text of the script, which is kept in a file for as long as the plugin lives. Null by default.</summary>
     public string? Text { get; init; }
 
-    /// <summary>
-    /// What <c>config</c> gets, in this order. An empty name stands for the one that the script calls its
-    /// <c>magic_config_key</c>. None by default.
-    /// </summary>
-    public IReadOnlyList<KeyValuePair<string, string>> Parameters { get; init; } = [];
-
-    /// <summary>The processes that run at a time at most, if the script's thread model allows more. 16 by default.</summary>
-    /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>
-    public int MaxProcesses
-    {
-        get;
-        init
-        {
-            ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
-            field = value;
-        }
-    } = 16;
-
-    /// <summary>
-    /// The longest that one call may take before it is killed, and fails with EIO.
-    /// <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> by default.
-    /// </summary>
-    /// <exception cref="ArgumentOutOfRangeException">The value is neither positive nor infinite.</exception>
-    public TimeSpan Timeout
-    {
-        get;
-        init
-        {
-            if (value != System.Threading.Timeout.InfiniteTimeSpan)
-            {
-                ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
-                _ = TimerRange.Checked(value);
-            }
-            field = value;
-        }
-    } = System.Threading.Timeout.InfiniteTimeSpan;
-
-    /// <summary>The clock of <see cref="Timeout"/>. The system's by default.</summary>
-    public TimeProvider TimeProvider { get; init; } = TimeProvider.System;
-
     /// <inheritdoc/>
-    public string Name => "sh";
-
-    /// <inheritdoc/>
-    public ThreadModel ThreadModel => ThreadModel.Parallel;
+    public override string Name => "sh";
 
     /// <summary>Loads and configures the script.</summary>
     /// <inheritdoc/>
@@ -120,66 +68,22 @@ public sealed class ShPlugin : INbdPlugin, IAsyncDisposable
     /// Neither or both of <see cref="Path"/> and <see cref="Text"/> are set.
     /// </exception>
     /// <exception cref="NbdException">The script cannot be run, or says that something is wrong.</exception>
-    public async ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+    public override async ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
     {
         if (Path is null == Text is null)
         {
             throw new InvalidOperationException("The sh plugin runs either a path or a text: set exactly one of them.");
         }
-        ScriptHost host = _host.Value;
+        ScriptHost host = Host;
         host.MakeFolder();
         _script = Path ?? await WriteScriptAsync(host.Folder, cancellationToken).ConfigureAwait(false);
         await host.CallAsync(new ScriptCall("load"), cancellationToken).ConfigureAwait(false);
-        _loaded = true;
+        IsLoaded = true;
         string? magic = await host.TextAsync(new ScriptCall("magic_config_key"), cancellationToken).ConfigureAwait(false);
         await host.ReadyAsync(Named(magic), cancellationToken).ConfigureAwait(false);
     }
 
-    /// <inheritdoc/>
-    public ValueTask StartAsync(CancellationToken cancellationToken) => _host.Value.StartAsync(cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask PreconnectAsync(NbdConnection connection, bool readOnly, CancellationToken cancellationToken)
-        => _host.Value.PreconnectAsync(connection, readOnly, cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask ListExportsAsync(
-        ExportList exports, bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
-        => _host.Value.ListExportsAsync(exports, readOnly, connection, cancellationToken);
-
-    /// <inheritdoc/>
-    public ValueTask<string?> DefaultExportAsync(
-        bool readOnly, NbdConnection? connection, CancellationToken cancellationToken)
-        => _host.Value.DefaultExportAsync(readOnly, connection, cancellationToken);
-
-    /// <inheritdoc/>
-    /// <exception cref="NbdException">The script refuses.</exception>
-    public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
-        => _host.Value.OpenAsync(context, cancellationToken);
-
-    /// <summary>Unloads the script, if it was loaded, and removes its directory.</summary>
-    public ValueTask DisposeAsync() => UnloadAsync(_host.Value, _loaded);
-
-    /// <summary>Ends what scripts have kept; how they take it is of no interest any more.</summary>
-    internal static async ValueTask UnloadAsync(ScriptHost host, bool loaded)
-    {
-        try
-        {
-            if (loaded)
-            {
-                using var limit = new CancellationTokenSource(LongestUnload);
-                await host.CallAsync(new ScriptCall("unload"), limit.Token).ConfigureAwait(false);
-            }
-        }
-        catch (Exception e) when (e is NbdException or OperationCanceledException)
-        {
-            // As nbdkit: nobody is left to be told.
-        }
-        finally
-        {
-            host.Dispose();
-        }
-    }
+    private protected override string[]? Find(string method) => [_script!];
 
     private static ShPlugin Create(NbdParameters parameters)
     {
