@@ -37,7 +37,7 @@ public class FilterStackTests
         Assert.That(seen, Is.SupersetOf(StackGenerators.All.Select(g => g.Name)));
     }
 
-    private static async Task RunAsync(int seed)
+    internal static async Task RunAsync(int seed)
     {
         var random = new Random(seed);
         (ModelPlugin plugin, List<INbdFilter> filters, StackModel model, List<string> names) = Build(random);

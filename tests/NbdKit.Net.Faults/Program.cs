@@ -1,0 +1,3 @@
+using NbdKit.Faults;
+
+return await FaultMatrix.RunAsync(args);
