@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
+using System.Text;
 using NbdKit.Protocol;
 
 namespace NbdKit.Benchmarks.Load;
@@ -15,13 +16,9 @@ internal static class LoadHandshake
     // No server that is asked for a disk is silent for so long.
     private const int TimeoutMilliseconds = 30_000;
 
-    // Client flags, then NBD_OPT_GO for the default export without information requests.
-    private static readonly byte[] GoMessage = MakeGoMessage();
+    private static readonly byte[] GoMessage = Go("");
 
-    /// <summary>Client flags and NBD_OPT_GO, in one piece.</summary>
-    public static ReadOnlyMemory<byte> Go => GoMessage;
-
-    public static Socket Connect(EndPoint endPoint)
+    public static Socket Connect(EndPoint endPoint, int timeoutMilliseconds = TimeoutMilliseconds)
     {
         var socket = new Socket(endPoint.AddressFamily, SocketType.Stream, ProtocolType.Unspecified);
         try
@@ -30,8 +27,8 @@ internal static class LoadHandshake
             {
                 socket.NoDelay = true;
             }
-            socket.ReceiveTimeout = TimeoutMilliseconds;
-            socket.SendTimeout = TimeoutMilliseconds;
+            socket.ReceiveTimeout = timeoutMilliseconds;
+            socket.SendTimeout = timeoutMilliseconds;
             socket.Connect(endPoint);
             return socket;
         }
@@ -44,9 +41,12 @@ internal static class LoadHandshake
 
     /// <summary>Connects and enters transmission.</summary>
     /// <returns>The connection and the size of the disk.</returns>
-    public static (Socket Socket, long Size) Open(EndPoint endPoint)
+    public static (Socket Socket, long Size) Open(EndPoint endPoint) => Open(endPoint, GoMessage);
+
+    /// <summary>Connects and enters transmission with a message of <see cref="Go"/>.</summary>
+    public static (Socket Socket, long Size) Open(EndPoint endPoint, byte[] go, int timeoutMilliseconds = TimeoutMilliseconds)
     {
-        Socket socket = Connect(endPoint);
+        Socket socket = Connect(endPoint, timeoutMilliseconds);
         try
         {
             Span<byte> greeting = stackalloc byte[GreetingSize];
@@ -55,7 +55,7 @@ internal static class LoadHandshake
             {
                 throw new InvalidDataException("This is not an NBD server.");
             }
-            SendAll(socket, GoMessage);
+            SendAll(socket, go);
             return (socket, ReceiveSize(socket));
         }
         catch
@@ -122,13 +122,16 @@ internal static class LoadHandshake
         }
     }
 
-    private static byte[] MakeGoMessage()
+    /// <summary>Client flags, then NBD_OPT_GO for an export without information requests, in one piece.</summary>
+    public static byte[] Go(string exportName)
     {
-        byte[] message = new byte[4 + 16 + 6];
+        byte[] message = new byte[4 + 16 + 4 + exportName.Length + 2];
         BinaryPrimitives.WriteUInt32BigEndian(message, (uint)(HandshakeFlags.FixedNewstyle | HandshakeFlags.NoZeroes));
         BinaryPrimitives.WriteUInt64BigEndian(message.AsSpan(4), Magic.Option);
         BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(12), (uint)OptionType.Go);
-        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(16), 6);
+        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(16), (uint)(message.Length - 20));
+        BinaryPrimitives.WriteUInt32BigEndian(message.AsSpan(20), (uint)exportName.Length);
+        Encoding.ASCII.GetBytes(exportName, message.AsSpan(24));
         return message;
     }
 }

@@ -18,6 +18,7 @@ internal sealed record Mode(string Name, string Help, Func<Settings, string> Mea
         new("start", "time until the first answered read", StartMode.Run),
         new("client", "the client of this project beside nbdcopy", ClientMode.Run),
         new("sparse", "holes told as holes, and sent as zeroes", SparseMode.Run),
+        new("attacks", "what hostile clients do to each server", AttacksMode.Run),
         new("copy", "nbdcopy and qemu-img convert of a half-sparse image", CopyMode.Run),
     ];
 

@@ -19,7 +19,7 @@ internal sealed class PipeConnection
     public async ValueTask OpenAsync()
     {
         await SkipAsync(LoadHandshake.GreetingSize);
-        await _toServer.Writer.WriteAsync(LoadHandshake.Go);
+        await _toServer.Writer.WriteAsync(LoadHandshake.Go(""));
         OptionReplyType type;
         do
         {

@@ -6,6 +6,12 @@ namespace NbdKit.Benchmarks.Servers;
 /// <summary>How a server is started, and where it listens then.</summary>
 internal sealed record ServerCommand(EndPoint EndPoint, string Program, IReadOnlyList<string> Arguments)
 {
+    /// <summary>The file in which the program writes the number of the process that it leaves behind, or null if it serves itself.</summary>
+    public string? NumberFile { get; init; }
+
+    /// <summary>What the disk is called.</summary>
+    public string ExportName { get; init; } = "";
+
     /// <summary>The command of this project: nbdkit's command line.</summary>
     public static ServerCommand Ours(Settings settings, UnixDomainSocketEndPoint socket, params IEnumerable<string> arguments)
         => OfTool(settings.Tool ?? Repository.Tool, socket, arguments);
@@ -24,6 +30,22 @@ internal sealed record ServerCommand(EndPoint EndPoint, string Program, IReadOnl
 
     public static ServerCommand QemuNbd(UnixDomainSocketEndPoint socket, string file, params IEnumerable<string> arguments)
         => new(socket, "qemu-nbd", ["--persistent", "--shared=0", "--format=raw", "-k", $"{socket}", .. arguments, file]);
+
+    /// <summary>nbd-server, which also listens on a port, and serves many clients only in the background.</summary>
+    public static ServerCommand NbdServer(Scratch scratch, string file)
+    {
+        UnixDomainSocketEndPoint socket = scratch.NewSocket();
+        string configuration = $"{socket}.conf";
+        File.WriteAllText(configuration, $"""
+            [generic]
+                unixsock = {socket}
+                port = {Scratch.NewPort().Port}
+                allowlist = true
+            [disk]
+                exportname = {file}
+            """);
+        return new ServerCommand(socket, "nbd-server", ["-C", configuration, "-p", $"{socket}.pid"]) { NumberFile = $"{socket}.pid", ExportName = "disk" };
+    }
 
     /// <summary>The library in a process of this program's own; see <see cref="Modes.ServeMode"/>.</summary>
     public static ServerCommand Library(EndPoint endPoint, long size, int maxConnections = 100, bool asStream = false)

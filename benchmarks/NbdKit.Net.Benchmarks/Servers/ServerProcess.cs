@@ -38,8 +38,14 @@ internal sealed class ServerProcess : IDisposable
         _process.BeginErrorReadLine();
         try
         {
-            WaitUntilListening(start);
+            WaitUntilListening(start, leavesAnother: command.NumberFile is not null);
             StartTime = Stopwatch.GetElapsedTime(start);
+            if (command.NumberFile is { } number)
+            {
+                _process.WaitForExit();
+                _process.Dispose();
+                _process = Process.GetProcessById(int.Parse(File.ReadAllText(number)));
+            }
         }
         catch (Exception e) when (e is InvalidOperationException or TimeoutException)
         {
@@ -76,6 +82,38 @@ internal sealed class ServerProcess : IDisposable
         }
     }
 
+    /// <summary>The most that was ever resident, or what is known of it once the process has ended: nothing.</summary>
+    public long PeakBytes
+    {
+        get
+        {
+            _process.Refresh();
+            return HasEnded ? 0 : _process.PeakWorkingSet64;
+        }
+    }
+
+    /// <summary>Whether the process is not there any more.</summary>
+    public bool HasEnded => _process.HasExited;
+
+    /// <summary>Whether it ended by itself and without complaint, or cannot be asked because another process had started it.</summary>
+    public bool EndedWell
+    {
+        get
+        {
+            try
+            {
+                return _process.ExitCode == 0;
+            }
+            catch (InvalidOperationException)
+            {
+                return true;
+            }
+        }
+    }
+
+    /// <summary>Asks it to stop, as a service manager does.</summary>
+    public void AskToStop() => _ = kill(_process.Id, Terminate);
+
     /// <summary>Starts a server and waits until it listens.</summary>
     /// <exception cref="InvalidOperationException">It ended instead, or took too long; the message has what it said.</exception>
     public static ServerProcess Start(ServerCommand command) => new(command);
@@ -106,7 +144,7 @@ internal sealed class ServerProcess : IDisposable
         _process.Dispose();
     }
 
-    private void WaitUntilListening(long start)
+    private void WaitUntilListening(long start, bool leavesAnother)
     {
         Span<byte> greeting = stackalloc byte[LoadHandshake.GreetingSize];
         while (true)
@@ -117,7 +155,7 @@ internal sealed class ServerProcess : IDisposable
                 LoadHandshake.ReceiveExactly(socket, greeting);
                 return;
             }
-            catch (SocketException) when (!_process.HasExited)
+            catch (SocketException) when (!_process.HasExited || (leavesAnother && _process.ExitCode == 0))
             {
                 // Not yet.
             }
