@@ -111,22 +111,20 @@ internal static class HandshakeAttacks
 
     public static string Descriptors(Victim victim)
     {
-        string meanwhile;
-        double load;
-        using (var crowd = new Crowd())
+        using var crowd = new Crowd();
+        crowd.Fill(1000, victim.Connect);
+        try
         {
-            crowd.Fill(1000, victim.Connect);
-            if (victim.Server.HasEnded)
-            {
-                return "";
-            }
             TimeSpan before = victim.Server.ProcessorTime;
             var watch = Stopwatch.StartNew();
             Thread.Sleep(3000);
-            load = victim.Server.HasEnded ? 0 : (victim.Server.ProcessorTime - before) / watch.Elapsed;
-            meanwhile = $"{100 * load:0} % of a processor while full";
+            return $"{100 * ((victim.Server.ProcessorTime - before) / watch.Elapsed):0} % of a processor while full";
         }
-        return meanwhile;
+        catch (InvalidOperationException)
+        {
+            // It has ended, which its caller sees.
+            return "";
+        }
     }
 
     private static byte[] Flags() => Encoding.ASCII.GetBytes("\0\0\0\u0003");
