@@ -34,6 +34,7 @@ public sealed class NbdCatalogue
         Add(OvaPlugin.Entry);
         Add(PartitioningPlugin.Entry);
         Add(PatternPlugin.Entry);
+        Add(PowercutPlugin.Entry);
         Add(RandomPlugin.Entry);
         Add(ShPlugin.Entry);
         Add(SparseRandomPlugin.Entry);
