@@ -206,7 +206,7 @@ public sealed class PowercutPluginTests
         await disk.TrimAsync(0, Size, RequestFlags.None, default);
         Assert.That(plugin.Pending, Is.EqualTo(1512));
         Assert.That(TestData.Failure(async () => await WriteAsync(disk, 3, 0, 1000)).Error, Is.EqualTo(NbdError.NoSpace));
-        await WriteAsync(disk, 3, 0, 4000, fua: true);
+        await WriteAsync(disk, 3, 6000, 2000, fua: true);
         await WriteAsync(disk, 4, 0, 536);
         Assert.That(TestData.Failure(async () => await WriteAsync(disk, 5, 0, 1)).Error, Is.EqualTo(NbdError.NoSpace));
         Assert.That(stable.Stable[5000], Is.EqualTo(1));
