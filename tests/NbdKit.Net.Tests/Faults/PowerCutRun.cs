@@ -41,9 +41,15 @@ internal sealed class PowerCutRun
     /// <summary>Whether the run did not come to its end, and what it left behind still runs.</summary>
     public bool Hangs { get; private set; }
 
-    public async Task RunAsync()
+    /// <summary>The disks that lose power.</summary>
+    public IReadOnlyList<PowercutPlugin> Disks => _disks;
+
+    /// <summary>Builds the stack and runs the history on it.</summary>
+    public Task RunAsync() => RunOnAsync(_history.Stack.Build(_disks, () => new PowerCutTap(_history.Stack.Disk, PassAsync)));
+
+    /// <summary>Runs the history on a stack that is over <see cref="Disks"/> in some way, and ends the stack.</summary>
+    public async Task RunOnAsync(NbdBackend chain)
     {
-        NbdBackend chain = _history.Stack.Build(_disks, () => new PowerCutTap(_history.Stack.Disk, PassAsync));
         try
         {
             await RunAsync(chain).WaitAsync(Deadline);
@@ -59,6 +65,17 @@ internal sealed class PowerCutRun
         }
         _step = null;
         await chain.DisposeAsync().AsTask().WaitAsync(Deadline);
+    }
+
+    /// <summary>A call passes between the stack and a disk.</summary>
+    public async ValueTask PassAsync()
+    {
+        if (_current.Value is { Left: > 0, WasHeld: false } held)
+        {
+            held.WasHeld = true;
+            await held.Release.Task;
+        }
+        await CutSometimesAsync(((_step?.Id ?? 0) * 1000) + Interlocked.Increment(ref _passed));
     }
 
     private static byte[] Filled(ushort value, int sectors)
@@ -186,17 +203,6 @@ internal sealed class PowerCutRun
             _ => context.TrimAsync(offset, length, asked.Flags, default),
         });
         _oracle.Acknowledge(change);
-    }
-
-    /// <summary>A call passes between the stack and a disk.</summary>
-    private async ValueTask PassAsync()
-    {
-        if (_current.Value is { Left: > 0, WasHeld: false } held)
-        {
-            held.WasHeld = true;
-            await held.Release.Task;
-        }
-        await CutSometimesAsync(((_step?.Id ?? 0) * 1000) + Interlocked.Increment(ref _passed));
     }
 
     private ValueTask CutSometimesAsync(int moment)

@@ -10,6 +10,10 @@ internal sealed class PowerCutStack
     private readonly bool _keepsReads;
     private readonly bool _readsFirst;
 
+    private PowerCutStack()
+    {
+    }
+
     public PowerCutStack(Random random)
     {
         Kind = (PowerCutStackKind)random.Next((int)PowerCutStackKind.WriteBackOverMirror + 1);
@@ -18,6 +22,9 @@ internal sealed class PowerCutStack
         _keepsReads = random.Next(2) == 0;
         _readsFirst = random.Next(2) == 0;
     }
+
+    /// <summary>A disk alone.</summary>
+    public static PowerCutStack Plain { get; } = new();
 
     public PowerCutStackKind Kind { get; }
 
