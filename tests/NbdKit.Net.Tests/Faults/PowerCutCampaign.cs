@@ -60,7 +60,7 @@ public static class PowerCutCampaign
     private static string Describe(PowerCutHistory history, string first, string last)
     {
         var text = new StringBuilder();
-        text.AppendLine($"seed {history.Seed}, {history.Stack}");
+        text.AppendLine($"seed {history.Seed}, {history.Stack}{(history.HasFaults ? ", disks that fail" : "")}");
         text.AppendLine($"at first: {first}");
         text.AppendLine($"at last: {last}");
         foreach (PowerCutStep step in history.Steps)

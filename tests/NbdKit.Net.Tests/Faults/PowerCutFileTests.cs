@@ -19,7 +19,7 @@ public sealed class PowerCutFileTests
         }
         var random = new Random(seed);
         var history = new PowerCutHistory(seed, PowerCutStack.Plain, PowerCutStep.Draw(
-            random, PowerCutHistory.StepCount, PowerCutHistory.Contexts, PowerCutHistory.Sectors, concurrent: false));
+            random, PowerCutHistory.StepCount, PowerCutHistory.Contexts, PowerCutHistory.Sectors, concurrent: false), HasFaults: false);
         var run = new PowerCutRun(history, density: 3);
         using var folder = new ScratchDirectory();
         string mount = Directory.CreateDirectory(folder["mount"]).FullName;

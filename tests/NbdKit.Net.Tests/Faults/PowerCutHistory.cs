@@ -4,7 +4,8 @@ namespace NbdKit.Tests.Faults;
 /// <param name="Seed">What it was drawn with.</param>
 /// <param name="Stack">The stack.</param>
 /// <param name="Steps">The steps in order.</param>
-internal sealed record PowerCutHistory(int Seed, PowerCutStack Stack, IReadOnlyList<PowerCutStep> Steps)
+/// <param name="HasFaults">Whether changes and flushes of the disks fail now and then.</param>
+internal sealed record PowerCutHistory(int Seed, PowerCutStack Stack, IReadOnlyList<PowerCutStep> Steps, bool HasFaults)
 {
     public const int Sectors = 128;
 
@@ -18,6 +19,8 @@ internal sealed record PowerCutHistory(int Seed, PowerCutStack Stack, IReadOnlyL
         var random = new Random(seed);
         var stack = new PowerCutStack(random);
         bool concurrent = random.Next(3) == 0;
-        return new PowerCutHistory(seed, stack, PowerCutStep.Draw(random, StepCount, Contexts, Sectors, concurrent));
+        // A mirror drops a member that fails, which nobody judges any more.
+        bool hasFaults = stack.Members == 1 && random.Next(3) == 0;
+        return new PowerCutHistory(seed, stack, PowerCutStep.Draw(random, StepCount, Contexts, Sectors, concurrent), hasFaults);
     }
 }

@@ -8,6 +8,9 @@ namespace NbdKit.Tests.Faults;
 /// </summary>
 internal sealed class PowerCutRun
 {
+    private const string Fault = "the disk failed, as it was told to";
+    private const int FaultDensity = 29;
+
     private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(30);
     private static readonly byte[] FirstContent = Filled(PowerCutOracle.Initial, PowerCutHistory.Sectors);
 
@@ -20,6 +23,7 @@ internal sealed class PowerCutRun
     private readonly byte[] _reopened = new byte[FirstContent.Length];
     private PowerCutOracle _oracle = null!;
     private PowerCutStep? _step;
+    private bool _hasFaults;
     private int _passed;
 
     /// <param name="history">The history.</param>
@@ -28,6 +32,7 @@ internal sealed class PowerCutRun
     {
         _history = history;
         _density = density;
+        _hasFaults = history.HasFaults;
         _disks = [.. Enumerable.Range(0, history.Stack.Members).Select(_ => history.Stack.NewDisk([.. FirstContent]))];
         _images = [.. _disks.Select(_ => new byte[FirstContent.Length])];
     }
@@ -68,14 +73,19 @@ internal sealed class PowerCutRun
     }
 
     /// <summary>A call passes between the stack and a disk.</summary>
-    public async ValueTask PassAsync()
+    public async ValueTask PassAsync(CancellationToken cancellationToken)
     {
         if (_current.Value is { Left: > 0, WasHeld: false } held)
         {
             held.WasHeld = true;
-            await held.Release.Task;
+            await held.Release.Task.WaitAsync(cancellationToken);
         }
-        await CutSometimesAsync(((_step?.Id ?? 0) * 1000) + Interlocked.Increment(ref _passed));
+        int moment = ((_step?.Id ?? 0) * 1000) + Interlocked.Increment(ref _passed);
+        await CutSometimesAsync(moment);
+        if (_hasFaults && new Random(HashCode(_history.Seed, -moment)).Next(FaultDensity) == 0)
+        {
+            throw new NbdException(NbdError.IoError, Fault);
+        }
     }
 
     private static byte[] Filled(ushort value, int sectors)
@@ -108,13 +118,13 @@ internal sealed class PowerCutRun
             if (step.Op == PowerCutOp.Reopen)
             {
                 await EndAsync(pending);
-                await contexts[step.Context].DisposeAsync();
+                await CloseAsync(contexts[step.Context]);
                 contexts[step.Context] = await OpenAsync(chain, step.Context);
             }
             else
             {
-                var held = new Held { Left = step.Hold };
-                Task task = DoAsync(step, contexts[step.Context], held);
+                var held = new Held { Left = step.Hold, IsGivenUp = step.IsGivenUp };
+                Task task = TryAsync(step, contexts[step.Context], held);
                 if (!task.IsCompleted && (step.Hold > 0 || pending.Count > 0))
                 {
                     pending.Add((task, held));
@@ -130,6 +140,7 @@ internal sealed class PowerCutRun
             await CutSometimesAsync(step.Id * 1000);
         }
         await EndAsync(pending);
+        _hasFaults = false;
         if (Violation is null)
         {
             await contexts[0].ReadAsync(_reopened, 0, default);
@@ -148,7 +159,7 @@ internal sealed class PowerCutRun
         {
             if (held.Left-- == 0)
             {
-                held.Release.TrySetResult();
+                held.End();
             }
         }
         if (pending.Count > 0 && pending.TrueForAll(one => one.Held.Left < 0))
@@ -159,7 +170,7 @@ internal sealed class PowerCutRun
 
     private static async Task EndAsync(List<(Task Task, Held Held)> pending)
     {
-        pending.ForEach(one => one.Held.Release.TrySetResult());
+        pending.ForEach(one => one.Held.End());
         foreach ((Task task, _) in pending)
         {
             await task;
@@ -167,8 +178,35 @@ internal sealed class PowerCutRun
         pending.Clear();
     }
 
+    private static async Task CloseAsync(NextContext context)
+    {
+        try
+        {
+            await context.DisposeAsync();
+        }
+        catch (NbdException e) when (e.Message == Fault)
+        {
+        }
+    }
+
+    /// <summary>Does a step. What fails as it was told to, or is given up, is never acknowledged.</summary>
+    private async Task TryAsync(PowerCutStep step, NextContext context, Held held)
+    {
+        try
+        {
+            await DoAsync(step, context, held);
+        }
+        catch (NbdException e) when (e.Message == Fault)
+        {
+        }
+        catch (OperationCanceledException) when (held.Token.IsCancellationRequested)
+        {
+        }
+    }
+
     private async Task DoAsync(PowerCutStep step, NextContext context, Held held)
     {
+        CancellationToken token = held.Token;
         _current.Value = held;
         NbdExportInfo info = context.Info;
         long offset = (long)step.Sector * PowerCutOracle.SectorSize;
@@ -179,15 +217,15 @@ internal sealed class PowerCutRun
                 if (info.CanFlush)
                 {
                     long issued = _oracle.Now;
-                    await context.FlushAsync(default);
+                    await context.FlushAsync(token);
                     _oracle.AcknowledgeFlush(context, issued);
                 }
                 return;
             case PowerCutOp.Read:
-                await context.ReadAsync(new byte[length], offset, default);
+                await context.ReadAsync(new byte[length], offset, token);
                 return;
             case PowerCutOp.Prefetch when info.CanCache != Support.None:
-                await context.CacheAsync(offset, length, default);
+                await context.CacheAsync(offset, length, token);
                 return;
         }
         if (!info.CanWrite || !step.IsChange)
@@ -198,9 +236,9 @@ internal sealed class PowerCutRun
         PowerCutChange change = _oracle.Issue(asked, context);
         await (step.Op switch
         {
-            PowerCutOp.Write => context.WriteAsync(Filled(step.Id, step.Count), offset, asked.Flags, default),
-            PowerCutOp.Zero => context.ZeroAsync(offset, length, asked.Flags, default),
-            _ => context.TrimAsync(offset, length, asked.Flags, default),
+            PowerCutOp.Write => context.WriteAsync(Filled(step.Id, step.Count), offset, asked.Flags, token),
+            PowerCutOp.Zero => context.ZeroAsync(offset, length, asked.Flags, token),
+            _ => context.TrimAsync(offset, length, asked.Flags, token),
         });
         _oracle.Acknowledge(change);
     }
@@ -257,10 +295,25 @@ internal sealed class PowerCutRun
     /// <summary>A step that may be held up.</summary>
     private sealed class Held
     {
+        private readonly CancellationTokenSource _giveUp = new();
+
         public TaskCompletionSource Release { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
         public int Left { get; set; }
 
         public bool WasHeld { get; set; }
+
+        public bool IsGivenUp { get; init; }
+
+        public CancellationToken Token => _giveUp.Token;
+
+        public void End()
+        {
+            if (IsGivenUp)
+            {
+                _giveUp.Cancel();
+            }
+            Release.TrySetResult();
+        }
     }
 }

@@ -10,8 +10,9 @@ namespace NbdKit.Tests.Faults;
 /// <param name="Hold">
 /// For how many steps its first change of a disk is held up; 0 if each step before it and itself is waited for.
 /// </param>
+/// <param name="IsGivenUp">Whether it is cancelled then.</param>
 internal sealed record PowerCutStep(
-    ushort Id, PowerCutOp Op, int Context, int Sector, int Count, RequestFlags Flags, int Hold)
+    ushort Id, PowerCutOp Op, int Context, int Sector, int Count, RequestFlags Flags, int Hold, bool IsGivenUp)
 {
     public bool IsChange => Op is PowerCutOp.Write or PowerCutOp.Zero or PowerCutOp.Trim;
 
@@ -44,7 +45,8 @@ internal sealed record PowerCutStep(
                 first + random.Next(used - length + 1),
                 length,
                 flags,
-                concurrent && random.Next(8) == 0 ? random.Next(1, 5) : 0);
+                concurrent && random.Next(8) == 0 ? random.Next(1, 5) : 0,
+                random.Next(4) == 0);
         }
         return steps;
     }
@@ -53,6 +55,7 @@ internal sealed record PowerCutStep(
     {
         string range = Op is PowerCutOp.Flush or PowerCutOp.Reopen ? "" : $" {Sector}+{Count}";
         string flags = IsChange && Flags != RequestFlags.None ? $" {Flags}" : "";
-        return $"{Id,4}: {Op} by {Context}{range}{flags}{(Hold > 0 ? $", held for {Hold}" : "")}";
+        return $"{Id,4}: {Op} by {Context}{range}{flags}{(Hold > 0 ? $", held for {Hold}" : "")}"
+            + (Hold > 0 && IsGivenUp ? ", then given up" : "");
     }
 }

@@ -2,8 +2,8 @@ namespace NbdKit.Tests.Faults;
 
 /// <summary>Sits on a disk that loses power, and tells of every change and flush that it gets, before and after.</summary>
 /// <param name="disk">What the disk takes.</param>
-/// <param name="passing">Runs each time; may hold up the call.</param>
-internal sealed class PowerCutTap(PowerCutDiskKind disk, Func<ValueTask> passing) : INbdFilter, INbdFilterHandle
+/// <param name="passing">Runs each time; may hold up the call, and fail it.</param>
+internal sealed class PowerCutTap(PowerCutDiskKind disk, Func<CancellationToken, ValueTask> passing) : INbdFilter, INbdFilterHandle
 {
     public string Name => "tap";
 
@@ -24,31 +24,31 @@ internal sealed class PowerCutTap(PowerCutDiskKind disk, Func<ValueTask> passing
     public async ValueTask WriteAsync(
         NextContext next, ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
     {
-        await passing();
+        await passing(cancellationToken);
         await next.WriteAsync(data, offset, flags, cancellationToken);
-        await passing();
+        await passing(cancellationToken);
     }
 
     public async ValueTask FlushAsync(NextContext next, CancellationToken cancellationToken)
     {
-        await passing();
+        await passing(cancellationToken);
         await next.FlushAsync(cancellationToken);
-        await passing();
+        await passing(cancellationToken);
     }
 
     public async ValueTask TrimAsync(
         NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
-        await passing();
+        await passing(cancellationToken);
         await next.TrimAsync(offset, length, flags, cancellationToken);
-        await passing();
+        await passing(cancellationToken);
     }
 
     public async ValueTask ZeroAsync(
         NextContext next, long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
-        await passing();
+        await passing(cancellationToken);
         await next.ZeroAsync(offset, length, flags, cancellationToken);
-        await passing();
+        await passing(cancellationToken);
     }
 }
