@@ -48,17 +48,35 @@ public sealed partial class PowercutPlugin
     public ValueTask RebootAsync(int seed, CancellationToken cancellationToken = default)
         => Disk.RebootAsync(seed, cancellationToken);
 
-    /// <summary>Cuts the power if the file has appeared that says so.</summary>
-    internal ValueTask WatchAsync() => CutFile is null ? default : CutIfToldAsync();
+    /// <summary>Cuts the power if the file has appeared that says so, and waits for a cut that is under way.</summary>
+    internal ValueTask WatchAsync() => CutFile is null ? default : CutIfToldAsync(CutFile);
 
-    private async ValueTask CutIfToldAsync()
+    private async ValueTask CutIfToldAsync(string file)
     {
-        int exists = File.Exists(CutFile) ? 1 : 0;
-        if (Interlocked.Exchange(ref _cutFileSeen, exists) >= exists)
+        Task? cut;
+        lock (_watch)
         {
-            return;
+            bool exists = File.Exists(file);
+            if (exists && !_cutFileSeen)
+            {
+                _cut = cut = Task.Run(CutByFileAsync);
+            }
+            else
+            {
+                // One that failed was told to who began it.
+                cut = _cut is { IsCompleted: false } ? _cut : null;
+            }
+            _cutFileSeen = exists;
         }
-        int seed = Seed is { } first ? unchecked(first + Interlocked.Increment(ref _cuts) - 1) : Random.Shared.Next();
+        if (cut is not null)
+        {
+            await cut.ConfigureAwait(false);
+        }
+    }
+
+    private async Task CutByFileAsync()
+    {
+        int seed = Seed is { } first ? unchecked(first + _cuts++) : Random.Shared.Next();
         PowercutLog.PowerCut(_chains.Holder.Logger, seed, Pending);
         await Disk.RebootAsync(seed, CancellationToken.None).ConfigureAwait(false);
     }

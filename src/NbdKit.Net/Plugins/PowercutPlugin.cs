@@ -33,9 +33,11 @@ namespace NbdKit.Plugins;
 public sealed partial class PowercutPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
 {
     private readonly ChainSet _chains = new("powercut", []);
+    private readonly Lock _watch = new();
     private PowercutDisk? _disk;
+    private Task? _cut;
+    private bool _cutFileSeen;
     private int _cuts;
-    private int _cutFileSeen;
 
     /// <summary>The plugin in the catalogue: <c>powercut</c>, with the magic parameter <c>file</c>.</summary>
     public static NbdPluginEntry Entry { get; } = new(

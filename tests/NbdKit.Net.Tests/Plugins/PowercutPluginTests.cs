@@ -390,6 +390,27 @@ public sealed class PowercutPluginTests
         Assert.That(stable.Stable[0], Is.EqualTo(2).Or.EqualTo(5));
     }
 
+    [Test]
+    public async Task Who_comes_while_the_power_is_being_cut_waits_for_it()
+    {
+        using var folder = new ScratchDirectory();
+        var gate = new Gate();
+        var stable = new ModelPlugin(Fill(1, Size));
+        stable.Before = call => call.StartsWith("flush", StringComparison.Ordinal) ? gate.PassAsync().AsTask() : Task.CompletedTask;
+        await using NbdBackend chain = NbdBackend.Compose(
+            new PowercutPlugin { Chain = NbdBackend.Compose(stable), CutFile = folder["cut"], Seed = 1 });
+        await using NextContext old = await chain.OpenAsync();
+        folder.Write("cut", []);
+        Task<byte[]> first = TestData.ReadAsync(old, 0, 1);
+        await gate.ArrivedAsync();
+        Task<NextContext> opening = chain.OpenAsync().AsTask();
+        Assert.That((first.IsCompleted, opening.IsCompleted), Is.EqualTo((false, false)));
+        gate.Open();
+        Assert.That(TestData.Failure(() => first.Soon()).Error, Is.EqualTo(NbdError.Shutdown));
+        await using NextContext disk = await opening.Soon();
+        Assert.That(await TestData.ReadAsync(disk, 0, 1), Is.EqualTo(Fill(1, 1)));
+    }
+
     [TestCase("file=x sector=100", "sector")]
     [TestCase("file=x sector=1M", "sector")]
     [TestCase("file=x maxpending=-1", "maxpending")]
