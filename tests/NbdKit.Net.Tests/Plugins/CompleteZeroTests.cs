@@ -52,6 +52,7 @@ public sealed class CompleteZeroTests
         ["ondemand"] = folder => Text("ondemand", "dir=" + folder.Path, $"size={Size / 4096 * 4096}"),
         ["partitioning"] = _ => Over(
             chains => new PartitioningPlugin { Partitions = [new PartitioningMember(chains[0])] }, Size / 512 * 512),
+        ["powercut"] = _ => Over(chains => new PowercutPlugin { Chain = chains[0] }, Size),
         ["split"] = folder => NbdBackend.Compose(new SplitPlugin
         {
             Files = [Sparse(folder, "a", Size / 2), Sparse(folder, "b", Size - (Size / 2))],
