@@ -316,4 +316,104 @@ public sealed class Qcow2BackingTests
         ExtentList all = await disk.ExtentsFullAsync(0, Size, ExtentList.BaseAllocation, None);
         Assert.That((all.Count, all.Covered), Is.EqualTo((8192, Size)));
     }
+
+    [Test]
+    public async Task An_answer_about_extents_takes_so_many_steps_in_all_images_together()
+    {
+        // The top has one cluster of 64; of the others below, every second one is there.
+        const int Clusters = 16_384;
+        byte[] content = new byte[Clusters * 512];
+        content.AsSpan().Fill(7);
+        var layout = new Qcow2Layout(content.Length);
+        byte[] below = layout.Image(content);
+        byte[] top = WithBacking(layout.Image(content), "base", "qcow2");
+        for (int i = 0; i < Clusters; i++)
+        {
+            if (i % 2 == 1)
+            {
+                U64(below, layout.Entry(i), 0);
+            }
+            if (i % 64 != 0)
+            {
+                U64(top, layout.Entry(i), 0);
+            }
+        }
+        await using NbdBackend chain = Chain(top, (_, _) => Disk(below));
+        await using NextContext disk = await chain.OpenAsync();
+        var extents = new ExtentList(0, content.Length, maximumCount: int.MaxValue);
+        await disk.ExtentsAsync(0, content.Length, RequestFlags.None, extents, None);
+        Assert.That(extents.Covered, Is.InRange(512 * 512, 1100 * 512));
+        ExtentList all = await disk.ExtentsFullAsync(0, content.Length, ExtentList.BaseAllocation, None);
+        Assert.That(all.Select(e => (e.Offset, e.Status == ExtentStatus.Data)).Take(4), Is.EqualTo(new[] { (0L, true), (512L, false), (1024L, true), (1536L, false) }));
+        Assert.That(all.Where(e => e.Status == ExtentStatus.Data).Sum(e => e.Length), Is.EqualTo(content.Length / 2));
+    }
+
+    [Test]
+    public async Task A_short_answer_of_a_backing_file_does_not_end_that_of_the_image()
+    {
+        byte[] content = TestData.Random(20 * 512, 1);
+        int asked = 0;
+        var raw = new DelegatePlugin
+        {
+            Size = content.Length,
+            Read = (buffer, offset, _) =>
+            {
+                content.AsSpan((int)offset, buffer.Length).CopyTo(buffer.Span);
+                return default;
+            },
+            // One cluster at a time, whatever is asked.
+            Extents = (offset, length, _, extents, _) =>
+            {
+                asked++;
+                extents.Add(offset, Math.Min(length, 512), offset / 512 % 2 == 0 ? ExtentStatus.Data : ExtentStatus.Hole | ExtentStatus.Zero);
+                return default;
+            },
+        };
+        var layout = new Qcow2Layout(content.Length);
+        byte[] top = WithBacking(layout.Image(content), "base", "raw");
+        for (int i = 3; i < 20; i++)
+        {
+            U64(top, layout.Entry(i), 0);
+        }
+        await using NbdBackend chain = Chain(top, (_, _) => NbdBackend.Compose(raw));
+        await using NextContext disk = await chain.OpenAsync();
+        var extents = new ExtentList(0, content.Length);
+        await disk.ExtentsAsync(0, content.Length, RequestFlags.None, extents, None);
+        Assert.That((extents.Covered, asked), Is.EqualTo((content.Length, 17)));
+        asked = 0;
+        var one = new ExtentList(1536, content.Length);
+        await disk.ExtentsAsync(1536, content.Length - 1536, RequestFlags.RequestOne, one, None);
+        Assert.That((one[0].Offset, one[0].Length), Is.EqualTo((1536, 512)));
+        Assert.That(asked, Is.LessThanOrEqualTo(2));
+    }
+
+    [Test]
+    [Platform("Linux")]
+    public async Task A_link_that_is_put_on_the_way_after_the_check_is_noticed([Values] bool isFolder)
+    {
+        using var folder = new ScratchDirectory();
+        Directory.CreateDirectory(folder["images/sub"]);
+        Directory.CreateDirectory(folder["secret"]);
+        folder.Write("images/sub/file", new byte[512]);
+        folder.Write("secret/file", new byte[512]);
+        // The directory itself may be reached over a link.
+        Directory.CreateSymbolicLink(folder["link"], folder["images"]);
+        await using (NbdBackend right = NbdKit.Filters.Qcow2.BackingFolder.Open(folder["link"], "sub/file", "raw"))
+        {
+            await using NextContext disk = await right.OpenAsync();
+            Assert.That(disk.Info.Size, Is.EqualTo(512));
+        }
+        await using NbdBackend chain = NbdKit.Filters.Qcow2.BackingFolder.Open(folder["link"], "sub/file", "raw");
+        if (isFolder)
+        {
+            Directory.Move(folder["images/sub"], folder["images/was"]);
+            Directory.CreateSymbolicLink(folder["images/sub"], folder["secret"]);
+        }
+        else
+        {
+            File.Delete(folder["images/sub/file"]);
+            File.CreateSymbolicLink(folder["images/sub/file"], folder["secret/file"]);
+        }
+        TestData.Failure(async () => await chain.OpenAsync());
+    }
 }
