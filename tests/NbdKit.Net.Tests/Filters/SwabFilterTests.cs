@@ -41,7 +41,10 @@ public class SwabFilterTests
         await using NbdBackend chain = NbdBackend.Compose(plugin, new SwabFilter { Bits = 16 });
         await using NextContext disk = await chain.OpenAsync();
         Assert.That(disk.Info.Size, Is.EqualTo(expected));
-        await TestData.ReadAsync(disk, 0, expected);
+        if (expected > 0)
+        {
+            await TestData.ReadAsync(disk, 0, expected);
+        }
         Assert.That(plugin.Offence, Is.Null);
     }
 

@@ -140,55 +140,6 @@ public sealed class EvalPluginTests
     }
 
     [Test]
-    public async Task An_error_text_comes_through_although_nobody_wants_what_was_printed()
-    {
-        // What is printed here is thrown away; the text comes after the end, from a process that the script left.
-        NextContext disk = await OpenAsync(With(
-            ("can_write", "exit 0"), ("can_flush", "exit 0"),
-            ("flush", "echo noise; (sleep 0.2; echo ENOSPC full >&2) & exit 1")));
-        NbdException failure = TestData.Failure(() => disk.FlushAsync(None).AsTask());
-        Assert.That((failure.Error, failure.Message), Is.EqualTo((NbdError.NoSpace, "eval: flush: full")));
-        await CloseAsync(disk);
-    }
-
-    [Test]
-    public async Task A_close_that_hangs_is_killed()
-    {
-        var time = new FakeTimeProvider();
-        using var folder = new ScratchDirectory();
-        NbdBackend chain = NbdBackend.Compose(new EvalPlugin
-        {
-            Scripts = With(("close", $"echo > {folder["closing"]}; exec sleep 300"), ("thread_model", "echo serialize_connections")),
-            TimeProvider = time,
-        });
-        NextContext disk = await chain.OpenAsync();
-        Task closing = disk.DisposeAsync().AsTask();
-        while (!System.IO.File.Exists(folder["closing"]))
-        {
-            await Task.Delay(5);
-        }
-        Assert.That(closing.IsCompleted, Is.False);
-        time.Advance(TimeSpan.FromSeconds(30));
-        try
-        {
-            await closing.Soon();
-        }
-        catch (NbdException e)
-        {
-            Assert.That(e.Message, Is.EqualTo("eval: close: the script was killed after 30 seconds"));
-        }
-        // The next client need not wait for it.
-        NextContext next = await chain.OpenAsync().Soon();
-        Task ending = next.DisposeAsync().AsTask();
-        while (!ending.IsCompleted)
-        {
-            time.Advance(TimeSpan.FromSeconds(30));
-            await Task.WhenAny(ending, Task.Delay(20));
-        }
-        await chain.DisposeAsync().Soon();
-    }
-
-    [Test]
     public async Task A_script_need_not_read_what_is_written()
     {
         NextContext disk = await OpenAsync(With(("pwrite", "exit 0"), ("thread_model", "echo parallel")));
