@@ -35,7 +35,7 @@ internal static class Command
             {
                 return await Serving.RunAsync(options, new NbdCatalogue()).ConfigureAwait(false);
             }
-            await Console.OpenStandardOutput().WriteAsync(StandardText.Bytes(Answer(options))).ConfigureAwait(false);
+            await Console.OpenStandardOutput().WriteAsync(StandardText.Bytes(await AnswerAsync(options).ConfigureAwait(false))).ConfigureAwait(false);
             return 0;
         }
         catch (Exception e)
@@ -48,12 +48,12 @@ internal static class Command
         }
     }
 
-    private static string Answer(CommandOptions options) => options.Mode switch
+    private static async Task<string> AnswerAsync(CommandOptions options) => options.Mode switch
     {
         CommandMode.Help => Help.Text(new NbdCatalogue(), options.Plugin, options.Filters),
         CommandMode.Version => Probing.Version(new NbdCatalogue(), options.Plugin, options.Filters),
         CommandMode.DumpConfig => Probing.Config(new NbdCatalogue()),
-        CommandMode.DumpPlugin => Probing.Plugin(new NbdCatalogue(), options),
+        CommandMode.DumpPlugin => await Probing.PluginAsync(new NbdCatalogue(), options).ConfigureAwait(false),
         CommandMode.LongOptions => Probing.LongOptions(),
         _ => Probing.ShortOptions(),
     };

@@ -1,6 +1,7 @@
 using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text;
+using NbdKit.Plugins;
 
 namespace NbdKit.Tool;
 
@@ -45,13 +46,14 @@ internal static class Probing
             """;
     }
 
-    public static string Plugin(NbdCatalogue catalogue, CommandOptions options)
+    public static async Task<string> PluginAsync(NbdCatalogue catalogue, CommandOptions options)
     {
         NbdPluginEntry entry = catalogue.Plugin(options.Plugin!);
         var text = new StringBuilder($"path={Binary()}\nname={entry.Name}\nversion={VersionNumber()}\n");
-        if (ThreadModelName(catalogue, options) is { } model)
+        (ThreadModel? model, string facts) = await ChainAsync(catalogue, entry, options).ConfigureAwait(false);
+        if (model is not null)
         {
-            text.Append("thread_model=").Append(model).Append('\n');
+            text.Append("thread_model=").Append(NameOf(model.Value)).Append('\n');
         }
         if (entry.MagicParameter is { } magic)
         {
@@ -64,7 +66,11 @@ internal static class Probing
             text.Append("filter_").Append(catalogue.Filter(filter).Name).Append("_parameters=")
                 .AppendJoin(' ', catalogue.Filter(filter).Parameters.Select(p => p.Name)).Append('\n');
         }
-        return text.ToString();
+        if (entry.Name is "sh" or "eval")
+        {
+            text.Append("max_known_status=").Append(ScriptPlugin.MaxKnownStatus).Append('\n');
+        }
+        return text.Append(facts).ToString();
     }
 
     public static string LongOptions()
@@ -90,24 +96,45 @@ internal static class Probing
         return text.ToString();
     }
 
-    /// <summary>The thread model of the chain, or null if it takes more parameters to make one.</summary>
-    private static string? ThreadModelName(NbdCatalogue catalogue, CommandOptions options)
+    /// <summary>
+    /// The thread model of the chain, or null if it takes more parameters to make one, and what a script says about itself.
+    /// </summary>
+    private static async Task<(ThreadModel? Model, string Facts)> ChainAsync(
+        NbdCatalogue catalogue, NbdPluginEntry entry, CommandOptions options)
     {
+        ScriptPlugin? script = null;
+        catalogue.Add(entry with
+        {
+            Create = parameters =>
+            {
+                INbdPlugin plugin = entry.Create(parameters);
+                script = plugin as ScriptPlugin;
+                return plugin;
+            },
+        });
+        NbdBackend chain;
         try
         {
-            return catalogue.Compose(options.Plugin!, options.Filters, options.Parameters).ThreadModel switch
-            {
-                ThreadModel.SerializeConnections => "serialize_connections",
-                ThreadModel.SerializeAllRequests => "serialize_all_requests",
-                ThreadModel.SerializeRequests => "serialize_requests",
-                _ => "parallel",
-            };
+            chain = catalogue.Compose(options.Plugin!, options.Filters, options.Parameters);
         }
         catch (ArgumentException) when (options.Parameters.Count == 0)
         {
-            return null;
+            return (null, "");
+        }
+        await using (chain.ConfigureAwait(false))
+        {
+            string facts = script is null ? "" : await script.DumpAsync(CancellationToken.None).ConfigureAwait(false);
+            return (script?.ScriptThreadModel < chain.ThreadModel ? script.ScriptThreadModel : chain.ThreadModel, facts);
         }
     }
+
+    private static string NameOf(ThreadModel model) => model switch
+    {
+        ThreadModel.SerializeConnections => "serialize_connections",
+        ThreadModel.SerializeAllRequests => "serialize_all_requests",
+        ThreadModel.SerializeRequests => "serialize_requests",
+        _ => "parallel",
+    };
 
     private static string VersionNumber()
         => typeof(Probing).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()!

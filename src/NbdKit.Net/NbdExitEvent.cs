@@ -31,7 +31,7 @@ public sealed class NbdExitEvent
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(path);
         string full = Path.GetFullPath(path);
-        return new($"{full} was created", () => Path.Exists(full));
+        return new($"{full} was created", _ => ExistsAsync(full));
     }
 
     /// <summary>A file, or directory, is not there.</summary>
@@ -41,7 +41,7 @@ public sealed class NbdExitEvent
     {
         ArgumentException.ThrowIfNullOrWhiteSpace(path);
         string full = Path.GetFullPath(path);
-        return new($"{full} was deleted", () => !Path.Exists(full));
+        return new($"{full} was deleted", async _ => !await ExistsAsync(full).ConfigureAwait(false));
     }
 
     /// <summary>A process, which need not be a child of this one, has ended.</summary>
@@ -78,7 +78,10 @@ public sealed class NbdExitEvent
 
     /// <summary>A function of the host's says so.</summary>
     /// <param name="description">What it is, for logs.</param>
-    /// <param name="look">Whether it has happened; called by one thread at a time. What it throws is reported, and means no.</param>
+    /// <param name="look">
+    /// Whether it has happened; called by one thread at a time, and not again before it has answered. What it throws is reported, and
+    /// means no, as does an answer that takes longer than 30 seconds; its token fires then. It must not block the thread.
+    /// </param>
     public static NbdExitEvent When(string description, Func<CancellationToken, ValueTask<bool>> look)
     {
         ArgumentNullException.ThrowIfNull(description);
@@ -88,4 +91,11 @@ public sealed class NbdExitEvent
 
     /// <summary>Looks whether it has happened.</summary>
     internal ValueTask<bool> HasHappenedAsync(CancellationToken cancellationToken) => _look(cancellationToken);
+
+    // A file system that does not answer blocks a thread of the pool, and nobody else.
+    private static async ValueTask<bool> ExistsAsync(string path)
+    {
+        await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+        return Path.Exists(path);
+    }
 }

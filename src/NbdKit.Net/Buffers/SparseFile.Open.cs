@@ -46,6 +46,23 @@ internal sealed partial class SparseFile
         return File.Exists(path) && (followLinks || new FileInfo(path).LinkTarget is null);
     }
 
+    /// <summary>
+    /// Whether no symbolic link is on the way from a directory to the file, which was opened by that path. True where the system
+    /// cannot tell. May block.
+    /// </summary>
+    public bool IsReachedFrom(string directory, string path)
+    {
+        if (!LinuxFile.IsAvailable || !Directory.Exists(LinuxFile.DescriptorFolder))
+        {
+            return true;
+        }
+        using SafeFileHandle? above = LinuxFile.Open(directory, write: false, nonBlocking: true, out _);
+        // The directory itself may be reached over links.
+        return above is not null
+            && LinuxFile.PathOf(above) is { } real
+            && LinuxFile.PathOf(Handle) == Path.TrimEndingDirectorySeparator(real) + path[Path.TrimEndingDirectorySeparator(directory).Length..];
+    }
+
     /// <summary>Creates a file that has no name, reads as zeroes and takes no space until it is written to.</summary>
     /// <param name="directory">Where its data is kept.</param>
     /// <param name="size">Its size in bytes.</param>

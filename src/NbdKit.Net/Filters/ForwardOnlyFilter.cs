@@ -29,7 +29,7 @@ public sealed class ForwardOnlyFilter : INbdFilter
     private string? _only;
 
     /// <summary>Creates the filter.</summary>
-    public ForwardOnlyFilter() => _sources = new OncePerExport<ForwardSource>(OpenSourceAsync);
+    public ForwardOnlyFilter() => _sources = new OncePerExport<ForwardSource>(OpenSourceAsync, gone: () => _only = null);
 
     /// <summary>The filter in the catalogue.</summary>
     /// <remarks>Not known to nbdkit.</remarks>
@@ -87,8 +87,9 @@ public sealed class ForwardOnlyFilter : INbdFilter
     }
 
     /// <summary>
-    /// How many exports may be kept at once; one that clients open with TLS and without counts twice. What were opened is kept until
-    /// the chain stops, and many plugins take any name that a client thinks of: further ones are refused with ENOSPC.
+    /// How many exports may be kept at once; one that clients open with TLS and without counts twice. What was opened is kept until
+    /// the chain stops, but many plugins take any name that a client thinks of: the export that nobody has used for longest makes
+    /// room for another. While that many are in use, further ones are refused with ENOSPC.
     /// </summary>
     /// <value>64 by default. At least 1.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>

@@ -95,8 +95,9 @@ public sealed class GzipFilter : INbdFilter
     }
 
     /// <summary>
-    /// How many exports may be kept at once; one that clients open with TLS and without counts twice. What were decompressed is kept until
-    /// the chain stops, and many plugins take any name that a client thinks of: further ones are refused with ENOSPC.
+    /// How many exports may be kept at once; one that clients open with TLS and without counts twice. What was decompressed is kept until
+    /// the chain stops, but many plugins take any name that a client thinks of: the export that nobody has used for longest makes
+    /// room for another. While that many are in use, further ones are refused with ENOSPC.
     /// </summary>
     /// <value>64 by default. At least 1.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is less than 1.</exception>

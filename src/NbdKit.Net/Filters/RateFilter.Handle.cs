@@ -5,7 +5,7 @@ namespace NbdKit.Filters;
 // One connection: what it reads and writes goes through its two lanes.
 public sealed partial class RateFilter
 {
-    private sealed class Handle(RateFilter filter, RateLane reads, RateLane writes) : INbdFilterHandle
+    private sealed class Handle(RateFilter filter, RateClient client, RateLane reads, RateLane writes) : INbdFilterHandle
     {
         public bool KeepsNext => true;
 
@@ -39,9 +39,7 @@ public sealed partial class RateFilter
 
         public ValueTask CloseAsync()
         {
-            filter.Forget(this);
-            reads.Dispose();
-            writes.Dispose();
+            filter.Forget(this, client);
             return default;
         }
 

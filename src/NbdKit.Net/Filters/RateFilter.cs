@@ -1,3 +1,4 @@
+using System.Net;
 using NbdKit.Layers;
 
 namespace NbdKit.Filters;
@@ -26,6 +27,7 @@ public sealed partial class RateFilter : INbdFilter
 
     private readonly Lock _lock = new();
     private readonly HashSet<Handle> _handles = [];
+    private readonly Dictionary<IPAddress, RateClient> _clients = [];
     private RateBucket? _reads;
     private RateBucket? _writes;
     private long _rate;
@@ -39,6 +41,7 @@ public sealed partial class RateFilter : INbdFilter
         [
             new NbdParameter("rate", "bits a second over all connections, such as 10M (default: no limit)"),
             new NbdParameter("connection-rate", "bits a second on each connection (default: no limit)"),
+            new NbdParameter("rate-per-address", "whether that is of all connections from one IP address together (default no)"),
             new NbdParameter("rate-file", "a file with the rate, looked at once a second"),
             new NbdParameter("connection-rate-file", "a file with the rate of each connection, looked at once a second"),
             new NbdParameter("burstiness", "how long an unused rate is saved up (default 2 seconds)"),
@@ -74,6 +77,13 @@ public sealed partial class RateFilter : INbdFilter
             Change(() => _connectionRate = value);
         }
     }
+
+    /// <summary>
+    /// Whether <see cref="ConnectionRate"/> is that of all connections from one IP address together, so that a client gains nothing by
+    /// connecting often; they get equal parts of it. Connections over other sockets, and what the host opens, count each for itself.
+    /// </summary>
+    /// <value>False by default.</value>
+    public bool PerAddress { get; init; }
 
     /// <summary>
     /// For how long a rate that is not used is saved up, from a millisecond to an hour. Two seconds by default. Safe to change
@@ -141,7 +151,9 @@ public sealed partial class RateFilter : INbdFilter
         await context.OpenNextAsync(cancellationToken).ConfigureAwait(false);
         lock (_lock)
         {
-            var handle = new Handle(this, Lane(_reads!), Lane(_writes!));
+            RateClient client = ClientOf(PerAddress ? RateClient.AddressOf(context.Connection) : null);
+            client.Users++;
+            var handle = new Handle(this, client, new RateLane(_reads!, client.Reads), new RateLane(_writes!, client.Writes));
             _handles.Add(handle);
             return handle;
         }
@@ -158,7 +170,19 @@ public sealed partial class RateFilter : INbdFilter
         return default;
     }
 
-    private RateLane Lane(RateBucket shared) => new(shared, new RateBucket(TimeProvider, _connectionRate, _burstiness));
+    private RateClient ClientOf(IPAddress? address)
+    {
+        if (address is null || !_clients.TryGetValue(address, out RateClient? client))
+        {
+            client = new RateClient(
+                address, new RateBucket(TimeProvider, _connectionRate, _burstiness), new RateBucket(TimeProvider, _connectionRate, _burstiness));
+            if (address is not null)
+            {
+                _clients.Add(address, client);
+            }
+        }
+        return client;
+    }
 
     private void Change(Action set)
     {
@@ -174,11 +198,19 @@ public sealed partial class RateFilter : INbdFilter
         }
     }
 
-    private void Forget(Handle handle)
+    private void Forget(Handle handle, RateClient client)
     {
         lock (_lock)
         {
             _handles.Remove(handle);
+            if (--client.Users == 0)
+            {
+                if (client.Address is { } address)
+                {
+                    _clients.Remove(address);
+                }
+                client.Dispose();
+            }
         }
     }
 
@@ -205,6 +237,7 @@ public sealed partial class RateFilter : INbdFilter
     {
         Rate = parameters.Size("rate") ?? 0,
         ConnectionRate = parameters.Size("connection-rate") ?? 0,
+        PerAddress = parameters.Boolean("rate-per-address") ?? false,
         RateFile = parameters.Text("rate-file"),
         ConnectionRateFile = parameters.Text("connection-rate-file"),
         Burstiness = parameters.Delay("burstiness") ?? TimeSpan.FromSeconds(2),

@@ -11,8 +11,8 @@ namespace NbdKit.Filters;
 /// says that goes through the three times.
 /// </para>
 /// <para>
-/// All clients of an export share one set of heads, which lives as long as the chain; with nbdkit each connection has its own, for
-/// which it takes multi-conn away.
+/// All clients of an export share one set of heads, which rests at the beginning when nobody has the export open; with nbdkit each
+/// connection has its own, for which it takes multi-conn away.
 /// </para>
 /// </remarks>
 public sealed class SpinningFilter : INbdFilter

@@ -7,8 +7,8 @@ namespace NbdKit.Filters;
 
 /// <summary>Turns the bytes of each group around, as between machines of different byte order (nbdkit-swab-filter(1)).</summary>
 /// <remarks>
-/// The size is rounded down to whole groups, and the group is the minimum block size. A request that is not made of whole groups
-/// fails with EINVAL.
+/// The size is rounded down to whole groups, or, if the layer below takes larger blocks only, to whole blocks where there is half a
+/// group at its end. The group is the minimum block size. A request that is not made of whole groups fails with EINVAL.
 /// </remarks>
 public sealed class SwabFilter : INbdFilter, INbdFilterHandle
 {
@@ -50,7 +50,7 @@ public sealed class SwabFilter : INbdFilter, INbdFilterHandle
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken)
         => new(next.Info with
         {
-            Size = next.Info.Size & -Group,
+            Size = InGroups(next.Info.Size, next.Info.BlockSize),
             BlockSize = InGroups(next.Info.BlockSize),
             // Where the holes are is asked first, in whole groups.
             CanReadSparse = next.Info is { CanExtents: true, CanReadSparse: not Support.None } ? Support.Emulate : Support.None,
@@ -156,6 +156,10 @@ public sealed class SwabFilter : INbdFilter, INbdFilterHandle
                 NbdError.InvalidArgument, $"{length} bytes at {offset} are not made of whole groups of {Group} bytes");
         }
     }
+
+    private long InGroups(long size, BlockSize below)
+        // The part of a block that a disk may end with can be read as a whole only: if some of it is cut off, all of it is.
+        => size % Group == 0 ? size : size & -Math.Max(Group, below.Minimum);
 
     private BlockSize InGroups(BlockSize below)
     {

@@ -1,12 +1,12 @@
 namespace NbdKit.Layers;
 
 /// <summary>The way of one connection's reads, or writes, through its own bucket and the one that it shares with others.</summary>
-internal sealed class RateLane(RateBucket shared, RateBucket own) : IDisposable
+internal sealed class RateLane(RateBucket shared, RateBucket own)
 {
     private readonly RateBucket.Flow _sharedFlow = new();
     private readonly RateBucket.Flow _ownFlow = new();
 
-    /// <summary>Its own bucket.</summary>
+    /// <summary>Its own bucket, or that of its client.</summary>
     public RateBucket Own { get; } = own;
 
     /// <summary>Lets bytes pass at once, or takes nothing.</summary>
@@ -31,6 +31,4 @@ internal sealed class RateLane(RateBucket shared, RateBucket own) : IDisposable
         await Own.TakeAsync(_ownFlow, bytes * 8L, cancellationToken).ConfigureAwait(false);
         await shared.TakeAsync(_sharedFlow, bytes * 8L, cancellationToken).ConfigureAwait(false);
     }
-
-    public void Dispose() => Own.Dispose();
 }

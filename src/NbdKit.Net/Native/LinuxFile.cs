@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text;
@@ -58,6 +59,9 @@ internal static partial class LinuxFile
     private const int BlockRotational = 0x127E;
     private const int BlockZeroOut = 0x127F;
 
+    /// <summary>Where the system shows what descriptors are of, unless that is not mounted.</summary>
+    public const string DescriptorFolder = "/proc/self/fd";
+
     public static bool IsAvailable { get; } = OperatingSystem.IsLinux() && Environment.Is64BitProcess;
 
     /// <summary>Opens an existing file, or returns null and the error.</summary>
@@ -67,6 +71,10 @@ internal static partial class LinuxFile
     /// <param name="error">The error number.</param>
     public static SafeFileHandle? Open(string path, bool write, bool nonBlocking, out int error)
         => Open(path, (write ? ReadWrite : ReadOnly) | NoControllingTerminal | (nonBlocking ? NonBlocking : 0), out error);
+
+    /// <summary>The path of an open file or directory as it is now, without links; null if it cannot be told.</summary>
+    public static string? PathOf(SafeFileHandle handle)
+        => new FileInfo(string.Create(CultureInfo.InvariantCulture, $"{DescriptorFolder}/{handle.DangerousGetHandle()}")).LinkTarget;
 
     /// <summary>Creates a file that only its owner may open, or returns null and the error.</summary>
     public static SafeFileHandle? Create(string path, out int error) => Open(path, ReadWrite | CreateNew, out error);

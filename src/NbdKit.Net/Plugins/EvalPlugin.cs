@@ -72,11 +72,14 @@ public sealed class EvalPlugin : ScriptPlugin
     /// <summary>Configures the scripts.</summary>
     /// <inheritdoc/>
     /// <exception cref="NbdException">A script cannot be run, or says that something is wrong.</exception>
-    public override ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+    public override async ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+        => await Host.ReadyAsync(await LoadAsync(cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+
+    private protected override ValueTask<IEnumerable<KeyValuePair<string, string>>> LoadAsync(CancellationToken cancellationToken)
     {
         Host.MakeFolder();
         IsLoaded = true;
-        return Host.ReadyAsync(Parameters, cancellationToken);
+        return new(Parameters);
     }
 
     private protected override string[]? Find(string method)

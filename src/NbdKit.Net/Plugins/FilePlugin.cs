@@ -55,6 +55,9 @@ public sealed partial class FilePlugin : INbdPlugin
     /// <summary>Whether <see cref="Path"/> may be a symbolic link.</summary>
     internal bool FollowsPath { get; init; } = true;
 
+    /// <summary>A directory above <see cref="Path"/>: no symbolic link may be on the way from it to the file. Null: there may.</summary>
+    internal string? Root { get; init; }
+
     /// <summary>What happens to the page cache.</summary>
     /// <value><see cref="FileCacheMode.Default"/> by default.</value>
     /// <exception cref="ArgumentOutOfRangeException">The value is not one of the enumeration.</exception>
@@ -125,9 +128,20 @@ public sealed partial class FilePlugin : INbdPlugin
         SparseFile file = HasHandles
             ? FileOf(context.ExportName).Open(context.ReadOnly, hint)
             : Path is not null
-            ? SparseFile.Open(Path, context.ReadOnly, FollowsPath, hint)
+            ? OpenPath(Path, context.ReadOnly, hint)
             : SparseFile.Open(PathOf(context.ExportName), context.ReadOnly, FollowLinks, hint);
         return new FileHandle(file, Cache);
+    }
+
+    private SparseFile OpenPath(string path, bool readOnly, FileOptions hint)
+    {
+        SparseFile file = SparseFile.Open(path, readOnly, FollowsPath, hint);
+        if (Root is null || file.IsReachedFrom(Root, path))
+        {
+            return file;
+        }
+        file.Dispose();
+        throw new NbdException(NbdError.PermissionDenied, "the file is not where its path leads: a symbolic link is on the way");
     }
 
     private static string? FullPath(string? value) => value is null ? null : System.IO.Path.GetFullPath(value);

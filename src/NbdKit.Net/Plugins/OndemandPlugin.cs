@@ -24,6 +24,7 @@ namespace NbdKit.Plugins;
 public sealed class OndemandPlugin : INbdPlugin
 {
     private const string DefaultName = "default";
+    private const char Colon = ':';
     private const int LongestName = 255;
 
     private static readonly TimeSpan LockInterval = TimeSpan.FromMilliseconds(50);
@@ -38,6 +39,7 @@ public sealed class OndemandPlugin : INbdPlugin
         [
             new NbdParameter("dir", "the directory of the disks") { IsRequired = true },
             new NbdParameter("size", "the size of a new disk") { IsRequired = true },
+            new NbdParameter("max-size", "lets clients choose the size of new disks, up to this one, with names such as disk:4G"),
             new NbdParameter("type", "the file system (default: ext4)"),
             new NbdParameter("label", "the label of the file system"),
             new NbdParameter("wait", "true to wait for a disk that is in use (default: false)"),
@@ -48,12 +50,13 @@ public sealed class OndemandPlugin : INbdPlugin
         {
             Directory = parameters.Required("dir"),
             Size = parameters.Size("size")!.Value,
+            MaximumSize = parameters.Size("max-size"),
             Type = parameters.Text("type") ?? "ext4",
             Label = parameters.Text("label"),
             Wait = parameters.Boolean("wait") ?? false,
             Share = parameters.Boolean("share") ?? false,
             Command = parameters.Text("command"),
-            Variables = TmpdiskPlugin.Others(parameters, "dir", "size", "type", "label", "wait", "share", "command"),
+            Variables = TmpdiskPlugin.Others(parameters, "dir", "size", "max-size", "type", "label", "wait", "share", "command"),
         })
     {
         MagicParameter = "size",
@@ -72,6 +75,25 @@ public sealed class OndemandPlugin : INbdPlugin
         init
         {
             ArgumentOutOfRangeException.ThrowIfNegative(value);
+            field = value;
+        }
+    }
+
+    /// <summary>The largest size in bytes that a client may choose for a new disk, from 0, or null for none.</summary>
+    /// <remarks>
+    /// An export name such as <c>disk:4G</c> is then the disk <c>disk</c>, and 4 GiB if it must be made: what follows the colon
+    /// is a size as <see cref="NbdParse.Size"/> reads it. Opening fails with EINVAL if it is none or more than this. A disk that there
+    /// is already is served as it is, whatever the size in the name. Names without a colon make disks of <see cref="Size"/>, and files
+    /// with a colon in their names are not served. This is one of nbdkit's ideas for its plugin, which does not have it.
+    /// </remarks>
+    /// <value>Null by default: a colon is a part of the name.</value>
+    /// <exception cref="ArgumentOutOfRangeException">The value is negative.</exception>
+    public long? MaximumSize
+    {
+        get;
+        init
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(value ?? 0, nameof(MaximumSize));
             field = value;
         }
     }
@@ -116,7 +138,7 @@ public sealed class OndemandPlugin : INbdPlugin
         {
             throw new NbdException(NbdError.InvalidArgument, $"ondemand: {Directory} is not a directory");
         }
-        _maker = new DiskMaker(Name, Size, Type, Label, Command, Variables);
+        _maker = new DiskMaker(Name, Type, Label, Command, Variables);
         _maker.GetReady();
         return default;
     }
@@ -135,7 +157,7 @@ public sealed class OndemandPlugin : INbdPlugin
             {
                 break;
             }
-            if (name != DefaultName && IsName(name) && SparseFile.IsServable(PathOf(name), followLinks: true))
+            if (name != DefaultName && IsName(name) && !(MaximumSize is not null && name.Contains(Colon, StringComparison.Ordinal)) && SparseFile.IsServable(PathOf(name), followLinks: true))
             {
                 exports.Add(name);
             }
@@ -152,14 +174,14 @@ public sealed class OndemandPlugin : INbdPlugin
     public async ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
     {
         await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
-        string name = context.ExportName.Length == 0 ? DefaultName : context.ExportName;
+        (string name, long size) = Parse(context.ExportName);
         if (!IsName(name))
         {
             throw new NbdException(NbdError.InvalidArgument, "ondemand: the export name cannot be the name of a disk");
         }
         if (!Exists(name))
         {
-            await MakeAsync(name, cancellationToken).ConfigureAwait(false);
+            await MakeAsync(name, size, cancellationToken).ConfigureAwait(false);
         }
         SparseFile file = SparseFile.Open(PathOf(name), context.ReadOnly, followLinks: true, FileOptions.None);
         try
@@ -177,6 +199,30 @@ public sealed class OndemandPlugin : INbdPlugin
         }
     }
 
+    private (string Name, long Size) Parse(string exportName)
+    {
+        int colon = MaximumSize is null ? -1 : exportName.IndexOf(Colon, StringComparison.Ordinal);
+        string name = colon < 0 ? exportName : exportName[..colon];
+        return (name.Length == 0 ? DefaultName : name, colon < 0 ? Size : SizeIn(exportName[(colon + 1)..]));
+    }
+
+    private long SizeIn(string text)
+    {
+        long size;
+        try
+        {
+            size = NbdParse.Size(text);
+        }
+        catch (FormatException e)
+        {
+            throw new NbdException(NbdError.InvalidArgument, "ondemand: what follows the colon in the export name is no size", e);
+        }
+        return size <= MaximumSize
+            ? size
+            : throw new NbdException(
+                NbdError.InvalidArgument, $"ondemand: the size {size} in the export name is more than the {MaximumSize} bytes allowed");
+    }
+
     private static bool IsName(string name)
         => name.Length > 0 && name[0] != '.' && !name.AsSpan().ContainsAny('/', '\0') && Encoding.UTF8.GetByteCount(name) <= LongestName;
 
@@ -184,7 +230,7 @@ public sealed class OndemandPlugin : INbdPlugin
 
     private bool Exists(string name) => LinuxFile.Stat(PathOf(name), followLinks: false, out _) == 0;
 
-    private async Task MakeAsync(string name, CancellationToken cancellationToken)
+    private async Task MakeAsync(string name, long size, CancellationToken cancellationToken)
     {
         await _making.WaitAsync(cancellationToken).ConfigureAwait(false);
         try
@@ -197,7 +243,7 @@ public sealed class OndemandPlugin : INbdPlugin
             try
             {
                 string disk = Path.Join(folder, name);
-                await _maker!.MakeAsync(disk, cancellationToken).ConfigureAwait(false);
+                await _maker!.MakeAsync(disk, size, cancellationToken).ConfigureAwait(false);
                 File.Move(disk, PathOf(name), overwrite: false);
             }
             catch (IOException e) when (!Exists(name))

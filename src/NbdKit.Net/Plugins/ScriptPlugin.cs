@@ -6,6 +6,9 @@ namespace NbdKit.Plugins;
 /// <summary>What the plugins have in common that run a process for each call: <see cref="ShPlugin"/> and <see cref="EvalPlugin"/>.</summary>
 public abstract class ScriptPlugin : INbdPlugin, IAsyncDisposable
 {
+    /// <summary>The largest exit code of scripts that has a meaning of its own.</summary>
+    public const int MaxKnownStatus = 8;
+
     private static readonly TimeSpan LongestUnload = TimeSpan.FromSeconds(10);
 
     private readonly Lazy<ScriptHost> _host;
@@ -59,6 +62,12 @@ public abstract class ScriptPlugin : INbdPlugin, IAsyncDisposable
     /// <inheritdoc/>
     public ThreadModel ThreadModel => ThreadModel.Parallel;
 
+    /// <summary>
+    /// How many calls the scripts take at once, as their method <c>thread_model</c> says; known when the plugin is ready or was
+    /// dumped. <see cref="ThreadModel.SerializeAllRequests"/> before that, and if they do not say.
+    /// </summary>
+    public ThreadModel ScriptThreadModel => Host.Model;
+
     private protected ScriptHost Host => _host.Value;
 
     /// <summary>Whether there is something to unload.</summary>
@@ -89,6 +98,17 @@ public abstract class ScriptPlugin : INbdPlugin, IAsyncDisposable
     public ValueTask<INbdPluginHandle> OpenAsync(NbdOpenContext context, CancellationToken cancellationToken)
         => Host.OpenAsync(context, cancellationToken);
 
+    /// <summary>
+    /// Asks the scripts about themselves, as <c>nbdkit --dump-plugin</c> does: they are loaded and get their parameters, then their
+    /// method <c>dump_plugin</c> is called. Not for a plugin that is served, too: only to be disposed of after it.
+    /// </summary>
+    /// <param name="cancellationToken">Kills the script that runs.</param>
+    /// <returns>What <c>dump_plugin</c> printed, by custom lines of the form name=value, each with its end; empty if there is no such method.</returns>
+    /// <exception cref="InvalidOperationException">A setting is wrong.</exception>
+    /// <exception cref="NbdException">A script cannot be run, or says that something is wrong.</exception>
+    public async ValueTask<string> DumpAsync(CancellationToken cancellationToken)
+        => await Host.DumpAsync(await LoadAsync(cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+
     /// <summary>Unloads the scripts, if they were loaded, and removes their directory; how they take it is of no interest any more.</summary>
     public async ValueTask DisposeAsync()
     {
@@ -110,6 +130,10 @@ public abstract class ScriptPlugin : INbdPlugin, IAsyncDisposable
             GC.SuppressFinalize(this);
         }
     }
+
+    /// <summary>Loads the scripts.</summary>
+    /// <returns>The parameters that they are to get.</returns>
+    private protected abstract ValueTask<IEnumerable<KeyValuePair<string, string>>> LoadAsync(CancellationToken cancellationToken);
 
     /// <summary>The command that a method is to be added to; null if there is no such method, and no need to run anything to know it.</summary>
     private protected abstract string[]? Find(string method);

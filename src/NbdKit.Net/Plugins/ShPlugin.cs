@@ -13,7 +13,8 @@ namespace NbdKit.Plugins;
 /// are nbdkit's: <c>load</c>, <c>magic_config_key</c>, <c>config</c>, <c>config_complete</c>, <c>thread_model</c>,
 /// <c>get_ready</c>, <c>after_fork</c>, <c>preconnect</c>, <c>list_exports</c>, <c>default_export</c>, <c>open</c>,
 /// <c>get_size</c>, <c>block_size</c>, <c>export_description</c>, <c>can_write</c> and the others of its kind, <c>pread</c>,
-/// <c>pwrite</c>, <c>flush</c>, <c>trim</c>, <c>zero</c>, <c>cache</c>, <c>extents</c>, <c>close</c> and <c>unload</c>. The exit
+/// <c>pwrite</c>, <c>flush</c>, <c>trim</c>, <c>zero</c>, <c>cache</c>, <c>extents</c>, <c>close</c>, <c>unload</c>, and
+/// <c>dump_plugin</c> for <see cref="ScriptPlugin.DumpAsync"/>. The exit
 /// codes are 0 (done, yes), 1 (failed), 2 (no such method), 3 (no), 4 and 5 (stop the server), 6 (cut the client off), 7 and 8
 /// (ask the client to leave); any other is a failure. The first word on standard error may name the error (<c>ENOSPC</c>).
 /// </para>
@@ -69,6 +70,9 @@ public sealed class ShPlugin : ScriptPlugin
     /// </exception>
     /// <exception cref="NbdException">The script cannot be run, or says that something is wrong.</exception>
     public override async ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
+        => await Host.ReadyAsync(await LoadAsync(cancellationToken).ConfigureAwait(false), cancellationToken).ConfigureAwait(false);
+
+    private protected override async ValueTask<IEnumerable<KeyValuePair<string, string>>> LoadAsync(CancellationToken cancellationToken)
     {
         if (Path is null == Text is null)
         {
@@ -79,8 +83,7 @@ public sealed class ShPlugin : ScriptPlugin
         _script = Path ?? await WriteScriptAsync(host.Folder, cancellationToken).ConfigureAwait(false);
         await host.CallAsync(new ScriptCall("load"), cancellationToken).ConfigureAwait(false);
         IsLoaded = true;
-        string? magic = await host.TextAsync(new ScriptCall("magic_config_key"), cancellationToken).ConfigureAwait(false);
-        await host.ReadyAsync(Named(magic), cancellationToken).ConfigureAwait(false);
+        return Named(await host.TextAsync(new ScriptCall("magic_config_key"), cancellationToken).ConfigureAwait(false));
     }
 
     private protected override string[]? Find(string method) => [_script!];

@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Runtime.Intrinsics;
 
 namespace NbdKit.Plugins;
 
@@ -8,54 +9,36 @@ public sealed partial class SparseRandomPlugin
     /// <inheritdoc/>
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
-        Span<byte> rest = buffer.Span;
-        while (rest.Length > 0)
+        if (RandomContent && buffer.Length > RandomBytes.MostInline)
         {
-            (bool isData, long end) = _runs.At(offset);
-            int count = (int)Math.Min(end - offset, rest.Length);
-            if (isData)
-            {
-                Fill(rest[..count], offset);
-            }
-            else
-            {
-                rest[..count].Clear();
-            }
-            rest = rest[count..];
-            offset += count;
+            return ElsewhereAsync();
         }
+        Read(buffer.Span, offset);
         return default;
+
+        async ValueTask ElsewhereAsync()
+        {
+            await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+            Read(buffer.Span, offset);
+        }
     }
 
     /// <inheritdoc/>
     public ValueTask WriteAsync(
         ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
     {
-        byte[] due = ArrayPool<byte>.Shared.Rent(Block);
-        try
+        if (RandomContent && data.Length > RandomBytes.MostInline)
         {
-            ReadOnlySpan<byte> rest = data.Span;
-            while (rest.Length > 0)
-            {
-                (bool isData, long end) = _runs.At(offset);
-                int count = (int)Math.Min(isData ? Block - (offset % Block) : end - offset, rest.Length);
-                if (isData)
-                {
-                    Fill(due.AsSpan(0, count), offset);
-                }
-                if (isData ? !rest[..count].SequenceEqual(due.AsSpan(0, count)) : rest[..count].ContainsAnyExcept((byte)0))
-                {
-                    throw new NbdException(NbdError.IoError, "the data written is not what the disk holds");
-                }
-                rest = rest[count..];
-                offset += count;
-            }
+            return ElsewhereAsync();
         }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(due);
-        }
+        Check(data.Span, offset);
         return default;
+
+        async ValueTask ElsewhereAsync()
+        {
+            await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+            Check(data.Span, offset);
+        }
     }
 
     /// <inheritdoc/>
@@ -87,12 +70,66 @@ public sealed partial class SparseRandomPlugin
         return default;
     }
 
+    private void Read(Span<byte> rest, long offset)
+    {
+        while (rest.Length > 0)
+        {
+            (bool isData, long end) = _runs.At(offset);
+            int count = (int)Math.Min(end - offset, rest.Length);
+            if (isData)
+            {
+                Fill(rest[..count], offset);
+            }
+            else
+            {
+                rest[..count].Clear();
+            }
+            rest = rest[count..];
+            offset += count;
+        }
+    }
+
+    private void Check(ReadOnlySpan<byte> rest, long offset)
+    {
+        byte[] due = ArrayPool<byte>.Shared.Rent(Block);
+        try
+        {
+            while (rest.Length > 0)
+            {
+                (bool isData, long end) = _runs.At(offset);
+                int count = (int)Math.Min(isData ? Block - (offset % Block) : end - offset, rest.Length);
+                if (isData)
+                {
+                    Fill(due.AsSpan(0, count), offset);
+                }
+                if (isData ? !rest[..count].SequenceEqual(due.AsSpan(0, count)) : rest[..count].ContainsAnyExcept((byte)0))
+                {
+                    throw new NbdException(NbdError.IoError, "the data written is not what the disk holds");
+                }
+                rest = rest[count..];
+                offset += count;
+            }
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(due);
+        }
+    }
+
     private void Fill(Span<byte> buffer, long offset)
     {
         while (buffer.Length > 0)
         {
             int within = (int)(offset % Block);
             int count = Math.Min(Block - within, buffer.Length);
+            const int Several = RandomBytes.BlocksAtATime * Block;
+            if (RandomContent && within == 0 && buffer.Length >= Several && Vector256.IsHardwareAccelerated)
+            {
+                RandomBytes.FillBlocks(buffer[..Several], Seed + (ulong)offset);
+                buffer = buffer[Several..];
+                offset += Several;
+                continue;
+            }
             var random = new Xoshiro(Seed + (ulong)(offset - within));
             if (RandomContent)
             {

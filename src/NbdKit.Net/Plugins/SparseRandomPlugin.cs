@@ -117,7 +117,6 @@ public sealed partial class SparseRandomPlugin : INbdPlugin, INbdPluginHandle
         CanMultiConn = true,
         CanExtents = true,
         CanReadSparse = Support.Emulate,
-        IsBlocking = RandomContent,
     });
 
     /// <inheritdoc/>

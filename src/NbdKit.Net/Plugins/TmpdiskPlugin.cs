@@ -87,7 +87,7 @@ public sealed class TmpdiskPlugin : INbdPlugin
     /// <exception cref="NbdException">There is no such program.</exception>
     public ValueTask GetReadyAsync(ThreadModel model, CancellationToken cancellationToken)
     {
-        _maker = new DiskMaker(Name, Size, Type, Label, Command, Variables);
+        _maker = new DiskMaker(Name, Type, Label, Command, Variables);
         _maker.GetReady();
         return default;
     }
@@ -101,7 +101,7 @@ public sealed class TmpdiskPlugin : INbdPlugin
         try
         {
             string disk = Path.Join(folder, "disk");
-            await _maker!.MakeAsync(disk, cancellationToken).ConfigureAwait(false);
+            await _maker!.MakeAsync(disk, Size, cancellationToken).ConfigureAwait(false);
             SparseFile file = SparseFile.Open(disk, context.ReadOnly, followLinks: true, FileOptions.None);
             return new MadeDisk(file, multiConn: false, durable: false, owned: true);
         }

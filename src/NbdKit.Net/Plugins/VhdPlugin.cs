@@ -32,11 +32,14 @@ public sealed class VhdPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
     public static NbdPluginEntry Entry { get; } = new(
         "vhd",
         "the disk in a Virtual PC image (VHD), read-only",
-        [new NbdParameter("file", "the image") { IsRequired = true }],
-        parameters => new VhdPlugin
-        {
-            Chain = NbdBackend.Compose(new FilePlugin { Path = parameters.Required("file") }),
-        })
+        [
+            new NbdParameter("file", "the image") { IsRequired = true },
+            new NbdParameter("parent", "the image that a differencing one is the changes to; again for the parent of that one, and so on")
+            {
+                IsRepeatable = true,
+            },
+        ],
+        parameters => FromFiles(parameters.Required("file"), [.. parameters.Texts("parent")]))
     {
         MagicParameter = "file",
     };
@@ -136,6 +139,12 @@ public sealed class VhdPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
 
     /// <summary>Disposes of the chain if it was never started.</summary>
     public ValueTask DisposeAsync() => _chains.DiscardAsync();
+
+    private static VhdPlugin FromFiles(string file, ReadOnlySpan<string> parents) => new()
+    {
+        Parent = parents.IsEmpty ? null : NbdBackend.Compose(FromFiles(parents[0], parents[1..])),
+        Chain = NbdBackend.Compose(new FilePlugin { Path = file }),
+    };
 
     private static void CheckParent(DynamicHeader header, InnerContext parent)
     {

@@ -7,8 +7,8 @@ namespace NbdKit.Plugins;
 /// <remarks>
 /// <para>
 /// Reads fixed and dynamic images, and differencing ones if <see cref="Parent"/> is given. The checksums of the headers and
-/// of the region tables are verified, and the copy is used if one is wrong. An image that was not closed, whose log has
-/// changes that are not in place yet, is refused: nothing is replayed.
+/// of the region tables are verified, and the copy is used if one is wrong. If an image was not closed, the changes in its log,
+/// of at most 8 MiB, are read as if they were in place; the image stays as it is. They are kept in memory for each context.
 /// </para>
 /// <para>
 /// Blocks that the image does not have are reported as holes; of those that the parent has, the parent is asked. A fixed
@@ -28,8 +28,14 @@ public sealed class VhdxPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
     public static NbdPluginEntry Entry { get; } = new(
         "vhdx",
         "the disk in a VHDX image, read-only",
-        [new NbdParameter("file", "the image") { IsRequired = true }],
-        parameters => new VhdxPlugin { Chain = NbdBackend.Compose(new FilePlugin { Path = parameters.Required("file") }) })
+        [
+            new NbdParameter("file", "the image") { IsRequired = true },
+            new NbdParameter("parent", "the image that a differencing one is the changes to; again for the parent of that one, and so on")
+            {
+                IsRepeatable = true,
+            },
+        ],
+        parameters => FromFiles(parameters.Required("file"), [.. parameters.Texts("parent")]))
     {
         MagicParameter = "file",
     };
@@ -49,9 +55,12 @@ public sealed class VhdxPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
 
     /// <summary>
     /// The disk (not the image) that a differencing image is the changes to: for example the chain of another
-    /// <see cref="VhdxPlugin"/>. Opened only if the image needs it. The host finds it; that it is the right one, and
-    /// unchanged, is not checked.
+    /// <see cref="VhdxPlugin"/>, which may have a parent itself. Opened only if the image needs it. The host finds it.
     /// </summary>
+    /// <remarks>
+    /// If the chain is a <see cref="VhdxPlugin"/> without filters, its data must have the id that the differencing image names
+    /// (<c>parent_linkage</c>), which changes whenever the data do, else opening fails with EINVAL; any other disk is taken as it is.
+    /// </remarks>
     /// <value>Null by default: differencing images are refused.</value>
     public NbdBackend? Parent
     {
@@ -102,4 +111,10 @@ public sealed class VhdxPlugin : INbdPlugin, IChainHolder, IAsyncDisposable
 
     /// <summary>Disposes of the chains if they were never started.</summary>
     public ValueTask DisposeAsync() => _chains.DiscardAsync();
+
+    private static VhdxPlugin FromFiles(string file, ReadOnlySpan<string> parents) => new()
+    {
+        Parent = parents.IsEmpty ? null : NbdBackend.Compose(FromFiles(parents[0], parents[1..])),
+        Chain = NbdBackend.Compose(new FilePlugin { Path = file }),
+    };
 }

@@ -15,7 +15,11 @@ namespace NbdKit.Server;
 internal sealed partial class ExitWatch(
     IReadOnlyList<NbdExitEvent> events, TimeSpan every, TimeProvider timeProvider, Func<int> clients, Action exit) : IAsyncDisposable
 {
+    // A client that comes waits for that long, once: an event that hangs must not keep others out, nor hold up the end.
+    private static readonly TimeSpan LongestLook = TimeSpan.FromSeconds(30);
+
     private readonly SemaphoreSlim _looking = new(1, 1);
+    private readonly Task<bool>?[] _hanging = new Task<bool>?[events.Count];
     private readonly CancellationTokenSource _ending = new();
     private TaskCompletionSource _wake = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private ILogger _logger = NullLogger.Instance;
@@ -51,7 +55,7 @@ internal sealed partial class ExitWatch(
             {
                 for (int i = 0; i < events.Count && !_happened; i++)
                 {
-                    await LookAsync(events[i], cancellationToken).ConfigureAwait(false);
+                    await LookAsync(i, cancellationToken).ConfigureAwait(false);
                 }
             }
             finally
@@ -107,11 +111,12 @@ internal sealed partial class ExitWatch(
         }
     }
 
-    private async ValueTask LookAsync(NbdExitEvent awaited, CancellationToken cancellationToken)
+    private async ValueTask LookAsync(int number, CancellationToken cancellationToken)
     {
+        NbdExitEvent awaited = events[number];
         try
         {
-            if (await awaited.HasHappenedAsync(cancellationToken).ConfigureAwait(false))
+            if (await AskAsync(number, cancellationToken).ConfigureAwait(false))
             {
                 _happened = true;
                 LogHappened(_logger, awaited.Description);
@@ -120,6 +125,45 @@ internal sealed partial class ExitWatch(
         catch (Exception e) when (e is not OperationCanceledException || !cancellationToken.IsCancellationRequested)
         {
             LogFailed(_logger, awaited.Description, e);
+        }
+    }
+
+    private async ValueTask<bool> AskAsync(int number, CancellationToken cancellationToken)
+    {
+        if (_hanging[number] is { } before)
+        {
+            // It still looks, since somebody asked long ago.
+            if (!before.IsCompleted)
+            {
+                return false;
+            }
+            _hanging[number] = null;
+            if (before.IsCompletedSuccessfully && before.Result)
+            {
+                return true;
+            }
+        }
+        using var giveUp = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        ValueTask<bool> look = events[number].HasHappenedAsync(giveUp.Token);
+        if (look.IsCompleted)
+        {
+            return await look.ConfigureAwait(false);
+        }
+        Task<bool> looking = look.AsTask();
+        try
+        {
+            return await looking.WaitAsync(LongestLook, timeProvider, cancellationToken).ConfigureAwait(false);
+        }
+        finally
+        {
+            if (!looking.IsCompleted)
+            {
+                _hanging[number] = looking;
+                // Nobody waits for how it ends.
+                _ = looking.ContinueWith(
+                    task => task.Exception, CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+                await giveUp.CancelAsync().ConfigureAwait(false);
+            }
         }
     }
 

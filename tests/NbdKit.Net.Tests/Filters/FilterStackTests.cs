@@ -34,7 +34,7 @@ public class FilterStackTests
         {
             seen.UnionWith(Build(new Random(seed)).Names);
         }
-        Assert.That(seen, Is.SupersetOf(StackGenerators.All.Select(g => g.Name)));
+        Assert.That(seen, Is.SupersetOf(StackGenerators.All.Select(g => g.Name)).And.SupersetOf(new[] { "checkwrite", "ddrescue" }));
     }
 
     internal static async Task RunAsync(int seed)
@@ -46,11 +46,22 @@ public class FilterStackTests
         NextContext disk;
         try
         {
+            if (filters.Count > 0 && filters[0] is DdrescueFilter rescue)
+            {
+                await File.WriteAllTextAsync(rescue.MapFile, StackGenerators.RescueMapOf(model));
+            }
             disk = await chain.OpenAsync();
         }
         catch (Exception e)
         {
-            throw new AssertionException($"{stack}: cannot be opened", e);
+            throw new AssertionException($"{stack}: cannot be opened: {e}", e);
+        }
+        finally
+        {
+            if (filters.Count > 0 && filters[0] is DdrescueFilter rescue)
+            {
+                File.Delete(rescue.MapFile);
+            }
         }
         await using (disk)
         {
@@ -104,11 +115,17 @@ public class FilterStackTests
                 names.Insert(0, i == window ? "offset" : generator.Name);
             }
         }
+        for (int i = 0; i < filters.Count; i++)
+        {
+            filters[i] = filters[i] is LateFilter late ? late.Make() : filters[i];
+        }
         if (isReadOnly)
         {
-            int place = random.Next(filters.Count + 1);
-            filters.Insert(place, new ReadonlyFilter());
-            names.Insert(place, "readonly for good");
+            // What opens everything below read-only; some of it does more, which the model knows of the top only.
+            (INbdFilter readOnly, string name) = StackGenerators.ReadOnlyBelow(model, random);
+            int place = readOnly is ReadonlyFilter ? random.Next(filters.Count + 1) : 0;
+            filters.Insert(place, readOnly);
+            names.Insert(place, name);
         }
         var plugin = new ModelPlugin(content, info, new Random(random.Next()))
         {

@@ -269,17 +269,60 @@ public sealed class ForwardOnlyFilterTests
     }
 
     [Test]
+    public async Task What_nobody_waits_for_any_more_is_given_up_if_its_place_is_needed()
+    {
+        var plugin = new TestPlugin(new TestExport("a"), new TestExport("b"))
+        {
+            OnOpen = (context, token) => context.ExportName == "a" ? new(Task.Delay(Timeout.Infinite, token)) : default,
+        };
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ForwardOnlyFilter { MaxExports = 1 });
+        await chain.StartAsync();
+        using var leaving = new CancellationTokenSource();
+        Task<NextContext> first = chain.OpenAsync("a", cancellationToken: leaving.Token).AsTask();
+        Assert.That(TestData.Failure(async () => await chain.OpenAsync("b")).Error, Is.EqualTo(NbdError.NoSpace), "somebody waits");
+        await leaving.CancelAsync();
+        Assert.That(async () => await first.Soon(), Throws.InstanceOf<OperationCanceledException>());
+        await using NextContext disk = await chain.OpenAsync("b").Soon();
+    }
+
+    [Test]
+    public async Task A_layer_of_one_connection_gets_the_next_export_when_the_last_one_made_room()
+    {
+        var plugin = new TestPlugin(new TestExport("a"), new TestExport("b")) { ThreadModel = ThreadModel.SerializeConnections };
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ForwardOnlyFilter { MaxExports = 1 });
+        for (int i = 0; i < 3; i++)
+        {
+            await (await chain.OpenAsync("a").Soon()).DisposeAsync();
+            await (await chain.OpenAsync("b").Soon()).DisposeAsync();
+        }
+        Assert.That(plugin.Opened, Is.EqualTo(6));
+    }
+
+    [Test]
     public async Task The_number_of_exports_is_limited()
     {
         var plugin = new TestPlugin(new TestExport("a"), new TestExport("b"), new TestExport("c"));
         await using NbdBackend chain = NbdBackend.Compose(plugin, new ForwardOnlyFilter { MaxExports = 2 });
-        TestData.Failure(async () => await chain.OpenAsync("x"));
-        foreach (string name in new[] { "a", "b", "a" })
+        // Names that the layer below refuses take no place.
+        for (int i = 0; i < 5; i++)
         {
-            await (await chain.OpenAsync(name)).DisposeAsync();
+            TestData.Failure(async () => await chain.OpenAsync($"x{i}"));
         }
+        NextContext a = await chain.OpenAsync("a");
+        NextContext b = await chain.OpenAsync("b");
         NbdException e = TestData.Failure(async () => await chain.OpenAsync("c"));
-        Assert.That((e.Error, e.Message), Is.EqualTo((NbdError.NoSpace, "forward-only: there are already 2 exports, which is as many as may be kept")));
+        Assert.That((e.Error, e.Message), Is.EqualTo((NbdError.NoSpace, "forward-only: there are already 2 exports in use, which is as many as may be kept")));
+        await (await chain.OpenAsync("a")).DisposeAsync();
+        // The one that nobody has used for longest makes room.
+        await b.DisposeAsync();
+        await a.DisposeAsync();
+        await (await chain.OpenAsync("a")).DisposeAsync();
+        Assert.That((plugin.Opened, plugin.Closed), Is.EqualTo((2, 0)));
+        await using NextContext c = await chain.OpenAsync("c");
+        Assert.That((plugin.Opened, plugin.Closed), Is.EqualTo((3, 1)));
+        await using NextContext again = await chain.OpenAsync("a");
+        Assert.That((plugin.Opened, plugin.Closed), Is.EqualTo((3, 1)), "a is the one that stayed");
+        TestData.Failure(async () => await chain.OpenAsync("b"));
         Assert.That(() => new ForwardOnlyFilter { MaxExports = 0 }, Throws.InstanceOf<ArgumentOutOfRangeException>());
     }
 }

@@ -220,14 +220,28 @@ public sealed class GzipFilterTests
         var plugin = new TestPlugin(
             [.. Enumerable.Range(0, 66).Select(i => new TestExport($"{i}") { Data = CompressingFilter.Compress(new byte[10]) })]);
         await using NbdBackend chain = NbdBackend.Compose(plugin, new GzipFilter { Store = GzipStore.Memory });
+        var used = new List<NextContext>();
         for (int i = 0; i < 64; i++)
         {
-            await (await chain.OpenAsync($"{i}")).DisposeAsync();
+            used.Add(await chain.OpenAsync($"{i}"));
         }
         NbdException e = TestData.Failure(async () => await chain.OpenAsync("64"));
-        Assert.That((e.Error, e.Message), Is.EqualTo((NbdError.NoSpace, "gzip: there are already 64 exports, which is as many as may be kept")));
+        Assert.That((e.Error, e.Message), Is.EqualTo((NbdError.NoSpace, "gzip: there are already 64 exports in use, which is as many as may be kept")));
         await (await chain.OpenAsync("0")).DisposeAsync();
         Assert.That(plugin.Opened, Is.EqualTo(64));
+        // What was left first makes room.
+        await used[7].DisposeAsync();
+        await used[5].DisposeAsync();
+        await (await chain.OpenAsync("64")).DisposeAsync();
+        Assert.That(plugin.Opened, Is.EqualTo(65));
+        await (await chain.OpenAsync("5")).DisposeAsync();
+        Assert.That(plugin.Opened, Is.EqualTo(65), "5 is there still");
+        await (await chain.OpenAsync("7")).DisposeAsync();
+        Assert.That(plugin.Opened, Is.EqualTo(66), "7 is not");
+        foreach (NextContext disk in used)
+        {
+            await disk.DisposeAsync();
+        }
         Assert.That(() => new GzipFilter { MaxExports = 0 }, Throws.InstanceOf<ArgumentOutOfRangeException>());
     }
 }

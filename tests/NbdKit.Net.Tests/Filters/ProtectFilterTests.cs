@@ -1,4 +1,5 @@
 using NbdKit.Filters;
+using NbdKit.Plugins;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Filters;
@@ -175,5 +176,33 @@ public class ProtectFilterTests
     {
         Assert.That(() => new ProtectFilter { Ranges = [new(-1)] }, Throws.ArgumentException);
         Assert.That(() => new ProtectFilter { Ranges = [new(2, 1)] }, Throws.ArgumentException);
+    }
+
+    // A disk may be in as many pieces as it has blocks, and only the first one is looked at.
+    [Test]
+    public async Task Whether_a_range_is_zero_is_asked_for_one_extent_at_a_time()
+    {
+        var flags = new List<RequestFlags>();
+        var plugin = new DelegatePlugin
+        {
+            Size = 65_536,
+            Read = (buffer, _, _) =>
+            {
+                buffer.Span.Clear();
+                return default;
+            },
+            Write = (_, _, _, _) => default,
+            Zero = (_, _, _, _) => default,
+            Extents = (offset, length, asked, extents, _) =>
+            {
+                flags.Add(asked);
+                extents.Add(offset, Math.Min(length, 4096), ExtentStatus.Hole | ExtentStatus.Zero);
+                return default;
+            },
+        };
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new ProtectFilter { Ranges = [new(0)] });
+        await using NextContext disk = await chain.OpenAsync();
+        await disk.ZeroAsync(0, 16_384, RequestFlags.None, default);
+        Assert.That(flags, Has.Count.EqualTo(4).And.All.EqualTo(RequestFlags.RequestOne));
     }
 }

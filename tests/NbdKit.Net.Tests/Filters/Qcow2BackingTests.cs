@@ -316,4 +316,34 @@ public sealed class Qcow2BackingTests
         ExtentList all = await disk.ExtentsFullAsync(0, Size, ExtentList.BaseAllocation, None);
         Assert.That((all.Count, all.Covered), Is.EqualTo((8192, Size)));
     }
+
+    [Test]
+    [Platform("Linux")]
+    public async Task A_link_that_is_put_on_the_way_after_the_check_is_noticed([Values] bool isFolder)
+    {
+        using var folder = new ScratchDirectory();
+        Directory.CreateDirectory(folder["images/sub"]);
+        Directory.CreateDirectory(folder["secret"]);
+        folder.Write("images/sub/file", new byte[512]);
+        folder.Write("secret/file", new byte[512]);
+        // The directory itself may be reached over a link.
+        Directory.CreateSymbolicLink(folder["link"], folder["images"]);
+        await using (NbdBackend right = NbdKit.Filters.Qcow2.BackingFolder.Open(folder["link"], "sub/file", "raw"))
+        {
+            await using NextContext disk = await right.OpenAsync();
+            Assert.That(disk.Info.Size, Is.EqualTo(512));
+        }
+        await using NbdBackend chain = NbdKit.Filters.Qcow2.BackingFolder.Open(folder["link"], "sub/file", "raw");
+        if (isFolder)
+        {
+            Directory.Move(folder["images/sub"], folder["images/was"]);
+            Directory.CreateSymbolicLink(folder["images/sub"], folder["secret"]);
+        }
+        else
+        {
+            File.Delete(folder["images/sub/file"]);
+            File.CreateSymbolicLink(folder["images/sub/file"], folder["secret/file"]);
+        }
+        TestData.Failure(async () => await chain.OpenAsync());
+    }
 }

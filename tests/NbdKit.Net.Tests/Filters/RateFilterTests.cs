@@ -130,6 +130,32 @@ public class RateFilterTests
     }
 
     [Test]
+    public async Task Connections_from_one_address_have_one_rate_if_that_is_wanted([Values] bool perAddress)
+    {
+        await using NbdBackend chain = Compose(new RateFilter { ConnectionRate = 8 * 4096, PerAddress = perAddress, TimeProvider = _time });
+        await chain.StartAsync();
+        await using NextContext first = await FromAsync("192.0.2.1");
+        await using NextContext second = await FromAsync("::ffff:192.0.2.1");
+        await using NextContext other = await FromAsync("192.0.2.2");
+        await PassAsync(Task.WhenAll(new[] { first, second, other }.Select(disk => disk.ReadAsync(new byte[8192], 0, None).AsTask())));
+        Assert.That(Elapsed.TotalSeconds, Is.EqualTo(perAddress ? 4 : 2).Within(0.11));
+        // Who leaves takes nothing from the others; who comes back begins anew.
+        await second.DisposeAsync();
+        TimeSpan before = Elapsed;
+        await PassAsync(first.ReadAsync(new byte[4096], 0, None));
+        Assert.That((Elapsed - before).TotalSeconds, Is.EqualTo(1).Within(0.11));
+
+        async Task<NextContext> FromAsync(string address)
+        {
+            var peer = new NbdPeer { EndPoint = new System.Net.IPEndPoint(System.Net.IPAddress.Parse(address), 4711) };
+            NextContext disk = await chain.OpenEntryAsync(
+                false, "disk", new NbdConnection(1, peer, default, _ => { }, () => { }), default);
+            await disk.PrepareAsync(default);
+            return disk;
+        }
+    }
+
+    [Test]
     public async Task Each_connection_has_a_rate_of_its_own_and_begins_with_nothing_saved()
     {
         await using NbdBackend chain = Compose(new RateFilter { ConnectionRate = 8 * 4096, TimeProvider = _time });

@@ -52,6 +52,24 @@ public sealed class SpinningFilterTests
     }
 
     [Test]
+    public async Task Heads_rest_when_nobody_has_the_export_open()
+    {
+        await using NbdBackend chain = Compose(new SpinningFilter { TimeProvider = _time });
+        await using (NextContext one = await chain.OpenAsync("made up"))
+        {
+            await using (NextContext two = await chain.OpenAsync("made up"))
+            {
+                Assert.That(await TimeAsync(two, Size / 2), Is.EqualTo(200).Within(1));
+            }
+            Assert.That(await TimeAsync(one, Size / 2), Is.Zero, "somebody has it open still");
+        }
+        // Nothing is kept of a name that a client has thought of.
+        await using NextContext again = await chain.OpenAsync("made up");
+        Assert.That(await TimeAsync(again, 0), Is.Zero);
+        Assert.That(await TimeAsync(again, Size / 2), Is.EqualTo(200).Within(1));
+    }
+
+    [Test]
     public async Task Heads_divide_the_disk_and_move_together_or_apart([Values] bool separate)
     {
         await using NbdBackend chain = Compose(new SpinningFilter { Heads = 2, SeparateHeads = separate, TimeProvider = _time });

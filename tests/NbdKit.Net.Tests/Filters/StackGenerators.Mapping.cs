@@ -48,9 +48,10 @@ internal static partial class StackGenerators
         return new RotationalFilter { IsRotational = rotates };
     }
 
-    // The bytes of the model are those of the plugin, so a key that changes them is for another test.
-    private static XorFilter Xor(StackModel model, Random random)
+    private static FilterPair Xor(StackModel model, Random random)
     {
+        byte[] key = new byte[random.Next(1, 9)];
+        random.NextBytes(key);
         model.Change(info => info with
         {
             CanTrim = info.CanWrite,
@@ -58,6 +59,42 @@ internal static partial class StackGenerators
             CanFastZero = true,
             CanExtents = false,
         });
-        return new XorFilter { Key = new byte[random.Next(1, 9)] };
+        return new FilterPair(new XorFilter { Key = key }, new MirroredBytesFilter("plain xor", 1, (bytes, offset) =>
+        {
+            for (int i = 0; i < bytes.Length; i++)
+            {
+                bytes[i] ^= key[(offset + i) % key.Length];
+            }
+        }));
+    }
+
+    private static INbdFilter Swab(StackModel model, Random random)
+    {
+        int group = 1 << random.Next(4);
+        BlockSize below = model.Info.BlockSize;
+        // Where the bytes of the plugin end within a group, the model would not.
+        if (group == 1 || (model.RealSize < model.Size && model.RealSize % group != 0))
+        {
+            return new SwabFilter { Bits = 8 };
+        }
+        long unit = model.Size % group == 0 ? 1 : Math.Max(group, model.Unit);
+        model.Narrow(0, model.Size / unit * unit);
+        if (model.Unit < group)
+        {
+            model.Change(info => info with
+            {
+                BlockSize = !below.IsKnown
+                    ? new BlockSize(group, 4096)
+                    : new BlockSize(
+                        group, below.Preferred, below.Maximum == NbdKit.BlockSize.Unlimited ? below.Maximum : below.Maximum / group * group),
+            });
+        }
+        return new FilterPair(new SwabFilter { Bits = group * 8 }, new MirroredBytesFilter("plain swab", group, (bytes, _) =>
+        {
+            for (int i = 0; i < bytes.Length; i += group)
+            {
+                Array.Reverse(bytes, i, group);
+            }
+        }));
     }
 }

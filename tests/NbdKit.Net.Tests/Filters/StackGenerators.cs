@@ -45,7 +45,7 @@ internal static partial class StackGenerators
         new("rotational", Rotational),
         new("spinning", Spinning),
         new("stats", Stats),
-        new("swab", (_, _) => new SwabFilter { Bits = 8 }),
+        new("swab", Swab),
         new("tar", Tar),
         new("time-limit", (_, random) => new TimeLimitFilter { Idle = TimeSpan.FromSeconds(random.Next(2)) }),
         new("truncate", Truncate),
@@ -172,7 +172,8 @@ internal static partial class StackGenerators
 
     private static CacheFilter Cache(StackModel model, Random random)
     {
-        var mode = (CacheMode)random.Next(3);
+        // A write that is refused below must not have succeeded above.
+        CacheMode mode = model.Refuses ? CacheMode.WriteThrough : (CacheMode)random.Next(3);
         long minBlockSize = random.Next(3) == 0 ? 65_536 : 4096 << random.Next(3);
         long blockSize = Math.Max(minBlockSize, Math.Max(model.Info.BlockSize.Minimum, model.Info.BlockSize.Preferred));
         model.Change(info => info with

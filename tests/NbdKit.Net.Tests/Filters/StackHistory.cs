@@ -41,7 +41,7 @@ internal sealed class StackHistory
             }
             catch (Exception e) when (e is not AssertionException)
             {
-                throw new AssertionException($"{_stack}: {_operation}", e);
+                throw new AssertionException($"{_stack}: {_operation}: {e}", e);
             }
             Check(_plugin.Offence is null, $"the plugin was asked to {_plugin.Offence}");
             if (!_model.HoldsBack && (i % 20 == 0 || i == Operations - 1))
@@ -69,8 +69,13 @@ internal sealed class StackHistory
     {
         byte[] buffer = new byte[length];
         buffer.AsSpan().Fill(0xEE);
+        if (IsBad(offset, length))
+        {
+            await MustFailAsync([NbdError.IoError], async () => await _disk.ReadAsync(buffer, offset, default));
+            return;
+        }
         await _disk.ReadAsync(buffer, offset, default);
-        Check(_model.Bytes(offset, length).SequenceEqual(buffer), "a read returned other bytes");
+        Check(_model.Expected(offset, length).AsSpan().SequenceEqual(buffer), "a read returned other bytes");
     }
 
     private async Task ReadSparseAsync(long offset, long length)
@@ -78,26 +83,41 @@ internal sealed class StackHistory
         byte[] buffer = new byte[length];
         buffer.AsSpan().Fill(0xEE);
         var extents = new ExtentList(offset, offset + length);
+        if (IsBad(offset, length))
+        {
+            await MustFailAsync([NbdError.IoError], async () => await _disk.ReadSparseAsync(buffer, offset, extents, default));
+            return;
+        }
         await _disk.ReadSparseAsync(buffer, offset, extents, default);
         foreach (Extent hole in extents.Where(extent => (extent.Status & ExtentStatus.Zero) != 0))
         {
             buffer.AsSpan((int)(hole.Offset - offset), (int)hole.Length).Clear();
         }
-        Check(_model.Bytes(offset, length).SequenceEqual(buffer), "a sparse read returned other bytes");
+        Check(_model.Expected(offset, length).AsSpan().SequenceEqual(buffer), "a sparse read returned other bytes");
     }
 
     private async Task WriteAsync(long offset, long length, RequestFlags flags)
     {
-        byte[] data = new byte[length];
-        _random.NextBytes(data);
+        byte[] data = DataFor(offset, length);
         if (!Info.CanWrite)
         {
             await MustBeMisuseAsync(async () => await _disk.WriteAsync(data, offset, RequestFlags.None, default));
             return;
         }
-        await _disk.WriteAsync(data, offset, flags, default);
-        data.CopyTo(_model.Bytes(offset, length));
-        CheckDurable(offset, length, flags);
+        await ChangeAsync(offset, data, flags, async () => await _disk.WriteAsync(data, offset, flags, default));
+    }
+
+    /// <summary>Random bytes; where some are refused, half the time with what is there in places or all over.</summary>
+    private byte[] DataFor(long offset, long length)
+    {
+        byte[] data = new byte[length];
+        _random.NextBytes(data);
+        if (_model.Refuses && _random.Next(2) == 0)
+        {
+            int from = _random.Next(2) == 0 ? 0 : _random.Next((int)length);
+            _model.Expected(offset + from, length - from).CopyTo(data, from);
+        }
+        return data;
     }
 
     /// <summary>Neighbours that share blocks below, written at once.</summary>
@@ -107,18 +127,73 @@ internal sealed class StackHistory
         {
             return;
         }
-        byte[] data = new byte[length];
-        _random.NextBytes(data);
+        byte[] data = DataFor(offset, length);
         var writes = new List<Task>();
         for (long at = 0; at < length;)
         {
             long count = Math.Min(length - at, _random.NextInt64(1, (length / _model.Unit / 4) + 2) * _model.Unit);
-            writes.Add(_disk.WriteAsync(data.AsMemory((int)at, (int)count), offset + at, flags, default).AsTask());
+            (long start, byte[] piece) = (offset + at, data[(int)at..(int)(at + count)]);
+            writes.Add(ChangeAsync(start, piece, flags, async () => await _disk.WriteAsync(piece, start, flags, default)));
             at += count;
         }
         await Task.WhenAll(writes);
-        data.CopyTo(_model.Bytes(offset, length));
-        CheckDurable(offset, length, flags);
+    }
+
+    /// <summary>Runs a request that puts bytes somewhere, or that must fail.</summary>
+    private async Task ChangeAsync(long offset, byte[] data, RequestFlags flags, Func<Task> request)
+    {
+        List<NbdError> refusals = _model.Refusals(offset, data);
+        if (refusals.Count > 0)
+        {
+            await MustFailAsync(refusals, request);
+            lock (_model)
+            {
+                TakeOver(offset, data);
+            }
+            return;
+        }
+        await request();
+        int real = _model.Real(offset, data.Length);
+        lock (_model)
+        {
+            data.AsSpan(0, real).CopyTo(real == 0 ? default : _model.Bytes(offset, real));
+        }
+        CheckDurable(offset, real, flags);
+    }
+
+    /// <summary>A request that failed may have changed some of what it was to change, and nothing else.</summary>
+    private void TakeOver(long offset, byte[] data)
+    {
+        int real = _model.Real(offset, data.Length);
+        if (real == 0)
+        {
+            return;
+        }
+        Span<byte> model = _model.Bytes(offset, real);
+        Range range = _model.InPlugin(offset, real);
+        ReadOnlySpan<byte> now = _plugin.Data.AsSpan(range);
+        for (int i = 0; i < real; i++)
+        {
+            Check(
+                now[i] == model[i] || (now[i] == data[i] && !_model.IsProtected(range.Start.Value + i)),
+                $"a request that failed has changed byte {offset + i}");
+        }
+        now.CopyTo(model);
+    }
+
+    private bool IsBad(long offset, long length) => _model.Bad.Any(bad => bad.Start < offset + length && offset < bad.End);
+
+    private async Task MustFailAsync(IReadOnlyList<NbdError> errors, Func<Task> request)
+    {
+        try
+        {
+            await request();
+        }
+        catch (NbdException e) when (errors.Contains(e.Error))
+        {
+            return;
+        }
+        Check(false, $"a request succeeded that must fail with {string.Join(" or ", errors)}");
     }
 
     private async Task ZeroAsync(long offset, long length, RequestFlags flags)
@@ -136,18 +211,16 @@ internal sealed class StackHistory
         }
         flags |= (fast ? RequestFlags.FastZero : 0) | (_random.Next(2) == 0 ? RequestFlags.MayTrim : 0);
         _operation += $" zero {flags}";
+        byte[] zeroes = new byte[length];
         try
         {
-            await _disk.ZeroAsync(offset, length, flags, default);
+            await ChangeAsync(offset, zeroes, flags, async () => await _disk.ZeroAsync(offset, length, flags, default));
         }
         catch (NbdException e) when (fast && e.Error == NbdError.NotSupported)
         {
             byte[] content = await ContentAsync(offset, length);
-            Check(_model.Bytes(offset, length).SequenceEqual(content), "a refused zero had an effect");
-            return;
+            Check(_model.Expected(offset, length).AsSpan().SequenceEqual(content), "a refused zero had an effect");
         }
-        _model.Bytes(offset, length).Clear();
-        CheckDurable(offset, length, flags);
     }
 
     private async Task TrimAsync(long offset, long length, RequestFlags flags)
@@ -157,10 +230,28 @@ internal sealed class StackHistory
             await MustBeMisuseAsync(async () => await _disk.TrimAsync(offset, length, RequestFlags.None, default));
             return;
         }
-        await _disk.TrimAsync(offset, length, flags, default);
-        // What a trimmed range holds is undefined; everything around it is not.
+        List<NbdError> refusals = _model.Refusals(offset, new byte[length]);
+        try
+        {
+            await _disk.TrimAsync(offset, length, flags, default);
+        }
+        catch (NbdException e) when (refusals.Contains(e.Error))
+        {
+            // A filter may trim less than it is asked to, and not get to what may not be changed.
+        }
+        // What a trimmed range holds is undefined; everything around it is not, nor is what may not be changed.
         byte[] content = await ContentAsync(offset, length);
-        content.CopyTo(_model.Bytes(offset, length));
+        int real = _model.Real(offset, length);
+        if (real > 0)
+        {
+            Span<byte> model = _model.Bytes(offset, real);
+            int start = _model.Refuses ? _model.InPlugin(offset, real).Start.Value : 0;
+            for (int i = 0; _model.Refuses && i < real; i++)
+            {
+                Check(content[i] == model[i] || !_model.IsProtected(start + i), $"a trim has changed byte {offset + i}");
+            }
+            content.AsSpan(0, real).CopyTo(model);
+        }
         if (!_model.HoldsBack)
         {
             Check(_plugin.Data.AsSpan().SequenceEqual(_model.Content), "a trim had an effect outside its range");
@@ -175,12 +266,15 @@ internal sealed class StackHistory
     /// <summary>What a range holds, as the plugin has it, unless that is kept in the dark.</summary>
     private async Task<byte[]> ContentAsync(long offset, long length)
     {
-        if (!_model.HoldsBack)
-        {
-            return _plugin.Data[_model.InPlugin(offset, length)];
-        }
         byte[] content = new byte[length];
-        await _disk.ReadInPiecesAsync(content, offset, default);
+        if (_model.HoldsBack)
+        {
+            await _disk.ReadInPiecesAsync(content, offset, default);
+        }
+        else if (_model.Real(offset, length) is > 0 and var real)
+        {
+            _plugin.Data[_model.InPlugin(offset, real)].CopyTo(content, 0);
+        }
         return content;
     }
 
@@ -223,7 +317,7 @@ internal sealed class StackHistory
             if ((extent.Status & ExtentStatus.Zero) != 0)
             {
                 Check(
-                    !_model.Bytes(extent.Offset, extent.Length).ContainsAnyExcept((byte)0),
+                    !_model.Expected(extent.Offset, extent.Length).AsSpan().ContainsAnyExcept((byte)0) && !IsBad(extent.Offset, extent.Length),
                     $"{extent.Length} bytes at {extent.Offset} are said to be zero and are not");
             }
         }
@@ -235,7 +329,7 @@ internal sealed class StackHistory
 
     private void CheckDurable(long offset, long length, RequestFlags flags)
     {
-        if (_model.LosesData || (!_model.ForcesData && (flags & RequestFlags.Fua) == 0))
+        if (length == 0 || _model.IsFrozen || _model.LosesData || (!_model.ForcesData && (flags & RequestFlags.Fua) == 0))
         {
             return;
         }

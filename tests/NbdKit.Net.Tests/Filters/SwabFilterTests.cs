@@ -31,6 +31,23 @@ public class SwabFilterTests
         Assert.That(disk.Info.BlockSize, Is.EqualTo(new BlockSize(8, 512, 12_344)));
     }
 
+    [TestCase(1001, 512)]
+    [TestCase(1002, 1002)]
+    [TestCase(512, 512)]
+    [TestCase(511, 0)]
+    public async Task A_block_at_the_end_that_would_lose_half_a_group_is_cut_off(int size, int expected)
+    {
+        var plugin = new ModelPlugin(new byte[size], ModelPlugin.Everything with { BlockSize = new BlockSize(512, 4096) });
+        await using NbdBackend chain = NbdBackend.Compose(plugin, new SwabFilter { Bits = 16 });
+        await using NextContext disk = await chain.OpenAsync();
+        Assert.That(disk.Info.Size, Is.EqualTo(expected));
+        if (expected > 0)
+        {
+            await TestData.ReadAsync(disk, 0, expected);
+        }
+        Assert.That(plugin.Offence, Is.Null);
+    }
+
     [TestCase("7"), TestCase("128"), TestCase("")]
     public void Other_groups_are_refused(string bits)
         => Assert.Throws<ArgumentException>(() => SwabFilter.Entry.Create(new NbdParameters("swab", [new("swab-bits", bits)])));

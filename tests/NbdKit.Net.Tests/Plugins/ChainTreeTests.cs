@@ -1,10 +1,11 @@
 using NbdKit.Filters;
 using NbdKit.Plugins;
+using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Plugins;
 
 /// <summary>
-/// Random trees of plugins that are made of chains, with disks in memory as leaves, and random histories of requests on
+/// Random trees of plugins that are made of chains, with disks in memory or in files as leaves, and random histories of requests on
 /// them, against a plain array of bytes. For a long run set NBDKIT_TREE_COUNT; a failure prints the seed of its tree.
 /// </summary>
 public class ChainTreeTests
@@ -17,7 +18,8 @@ public class ChainTreeTests
         for (int seed = first; seed < first + count; seed++)
         {
             var random = new Random(seed);
-            (NbdBackend chain, string text) = Tree(random, depth: 3);
+            using var folder = new ScratchDirectory();
+            (NbdBackend chain, string text) = Tree(random, depth: 3, folder);
             await using NbdBackend tree = chain;
             await using NextContext disk = await tree.OpenAsync();
             byte[] model = new byte[disk.Info.Size];
@@ -33,17 +35,24 @@ public class ChainTreeTests
     private static int FromEnvironment(string name, int otherwise)
         => int.TryParse(Environment.GetEnvironmentVariable(name), out int value) ? value : otherwise;
 
-    private static (NbdBackend Chain, string Text) Tree(Random random, int depth)
+    private static (NbdBackend Chain, string Text) Tree(Random random, int depth, ScratchDirectory folder)
     {
-        int kind = depth == 0 ? 0 : random.Next(6);
+        int kind = depth == 0 ? 0 : random.Next(7);
         if (kind == 0)
         {
-            int size = random.Next(1, 40) * 4096;
-            var memory = new MemoryPlugin { Size = size, Allocator = (MemoryAllocator)random.Next(2) };
-            return (Filtered(memory, random, out string filters), $"{filters}memory({size}, {memory.Allocator})");
+            return Leaf(random, folder);
+        }
+        if (kind == 6)
+        {
+            // One partition of several; of a disk without any bytes there is none.
+            (NbdBackend Chain, string Text)[] parts = [.. Enumerable.Range(0, random.Next(1, 4)).Select(_ => Leaf(random, folder))];
+            var disk = new PartitioningPlugin { Partitions = [.. parts.Select(part => new PartitioningMember(part.Chain))] };
+            int number = random.Next(parts.Length) + 1;
+            NbdBackend partition = Filtered(disk, random, out string above, new PartitionFilter { Partition = number });
+            return (partition, $"{above}partitioning({string.Join(", ", parts.Select(part => part.Text))})");
         }
         (NbdBackend Chain, string Text)[] members
-            = [.. Enumerable.Range(0, kind > 3 ? 1 : random.Next(1, 4)).Select(_ => Tree(random, depth - 1))];
+            = [.. Enumerable.Range(0, kind > 3 ? 1 : random.Next(1, 4)).Select(_ => Tree(random, depth - 1, folder))];
         NbdBackend[] chains = [.. members.Select(member => member.Chain)];
         long stripe = 512 << random.Next(8);
         INbdPlugin plugin = kind switch
@@ -62,7 +71,34 @@ public class ChainTreeTests
         return (Filtered(plugin, random, out string text), $"{text}{plugin.Name}{(kind == 2 ? stripe : "")}({inside})");
     }
 
-    private static NbdBackend Filtered(INbdPlugin plugin, Random random, out string text)
+    private static (NbdBackend Chain, string Text) Leaf(Random random, ScratchDirectory folder)
+    {
+        int size = random.Next(1, 40) * 4096;
+        INbdPlugin plugin;
+        string text;
+        switch (random.Next(4))
+        {
+            case 0:
+                plugin = new FilePlugin { Path = File(size) };
+                text = $"file({size})";
+                break;
+            case 1:
+                int[] sizes = [.. Enumerable.Range(0, random.Next(1, 4)).Select(_ => random.Next(1, 20) * 4096)];
+                plugin = new SplitPlugin { Files = [.. sizes.Select(File)] };
+                text = $"split({string.Join(", ", sizes)})";
+                break;
+            default:
+                var memory = new MemoryPlugin { Size = size, Allocator = (MemoryAllocator)random.Next(2) };
+                plugin = memory;
+                text = $"memory({size}, {memory.Allocator})";
+                break;
+        }
+        return (Filtered(plugin, random, out string filters), filters + text);
+
+        string File(int length) => folder.WriteHole($"disk{random.Next()}", length);
+    }
+
+    private static NbdBackend Filtered(INbdPlugin plugin, Random random, out string text, params INbdFilter[] below)
     {
         INbdFilter[] filters = random.Next(8) switch
         {
@@ -74,6 +110,7 @@ public class ChainTreeTests
             5 => [new CowFilter()],
             _ => [],
         };
+        filters = [.. filters, .. below];
         text = string.Concat(filters.Select(filter => filter.Name + "|"));
         return NbdBackend.Compose(plugin, filters);
     }

@@ -58,6 +58,50 @@ public sealed class CompressingMemoryTests
     }
 
     [Test]
+    public void Extents_are_those_of_the_pages_wherever_these_are([Values(1, 2, 3)] int seed)
+    {
+        const long Size = 1L << 45;
+        const int Page = 32_768;
+        var random = new Random(seed);
+        var array = new CompressedArray(Size);
+        var pages = new SortedSet<long>();
+        for (int i = 0; i < 300; i++)
+        {
+            long first = random.NextInt64(random.Next(2) == 0 ? Size / Page : 5000);
+            for (int run = random.Next(1, 4); run > 0 && first < Size / Page; run--, first++)
+            {
+                array.Write(first * Page, [1]);
+                pages.Add(first);
+            }
+        }
+        for (int i = 0; i < 300; i++)
+        {
+            long offset = random.Next(2) == 0 ? random.NextInt64(Size) : random.NextInt64(5000L * Page);
+            long length = random.Next(2) == 0 ? random.NextInt64(1, Size - offset + 1) : random.NextInt64(1, Math.Min(100L * Page, Size - offset + 1));
+            bool one = random.Next(2) == 0;
+            var extents = new ExtentList(offset, offset + length, maximumCount: int.MaxValue);
+            array.GetExtents(offset, length, one, extents);
+            Assert.That(extents.Count, Is.Positive);
+            long at = offset;
+            foreach (Extent extent in extents)
+            {
+                Assert.That(extent.Offset, Is.EqualTo(at), $"seed {seed}");
+                (long from, long to) = (extent.Offset / Page, (extent.End - 1) / Page);
+                int there = pages.GetViewBetween(from, to).Count;
+                Assert.That(there, Is.EqualTo(extent.Status == ExtentStatus.Data ? to - from + 1 : 0), $"seed {seed}: {extent}");
+                at = extent.End;
+            }
+            // However far away the next page is, a hole is one extent up to there, or to the end.
+            Extent last = extents[^1];
+            if (extents.Count == 1 && last.Status != ExtentStatus.Data)
+            {
+                SortedSet<long> after = pages.GetViewBetween(offset / Page, (offset + length - 1) / Page);
+                Assert.That(last.End, Is.EqualTo(after.Count == 0 ? offset + length : after.Min * Page), $"seed {seed}");
+            }
+        }
+    }
+
+    [Test]
     public async Task The_largest_disk_has_extents_and_can_be_zeroed_at_once()
     {
         await using NbdBackend chain = Compose(long.MaxValue);

@@ -149,6 +149,46 @@ public sealed class OndemandPluginTests
     }
 
     [Test]
+    public async Task A_client_may_choose_the_size_of_a_new_disk()
+    {
+        using var folder = new ScratchDirectory();
+        folder.Write("with:5", [1]);
+        await using NbdBackend chain = new NbdCatalogue().Compose(
+            "ondemand", [], [new("dir", folder.Path), new("", "200k"), new("max-size", "1M"), new("command", "truncate -s $size \"$disk\"")]);
+        foreach ((string sent, long size) in new[]
+        {
+            ("a:300k", 300L << 10), ("b", 200L << 10), ("a", 300L << 10), ("a:1M", 300L << 10), (":5s", 2560L), ("c:0x100000", 1L << 20),
+        })
+        {
+            await using NextContext disk = await chain.OpenAsync(sent);
+            Assert.That(disk.Info.Size, Is.EqualTo(size), sent);
+        }
+        var list = new ExportList();
+        await chain.ListExportsAsync(list, readOnly: false, null, None);
+        Assert.That(list.Select(export => export.Name), Is.EqualTo(new[] { "", "a", "b", "c" }));
+    }
+
+    [TestCase("a:1048577", "the size 1048577 in the export name is more than the 1048576 bytes allowed")]
+    [TestCase("a:16E", "no size")]
+    [TestCase("a:-1", "no size")]
+    [TestCase("a:", "no size")]
+    [TestCase("a:1:2", "no size")]
+    [TestCase("a:4Q", "no size")]
+    [TestCase("../a:1", "cannot be the name of a disk")]
+    [TestCase(".a:1", "cannot be the name of a disk")]
+    public async Task A_size_that_is_none_or_too_large_makes_no_disk(string sent, string message)
+    {
+        using var folder = new ScratchDirectory();
+        await using NbdBackend chain = NbdBackend.Compose(
+            new OndemandPlugin { Directory = folder.Path, Size = 1, MaximumSize = 1 << 20, Command = "truncate -s $size \"$disk\"" });
+        await chain.StartAsync();
+        NbdException failure = Assert.ThrowsAsync<NbdException>(() => chain.OpenAsync(sent).AsTask())!;
+        Assert.That(failure.Error, Is.EqualTo(NbdError.InvalidArgument));
+        Assert.That(failure.Message, Does.Contain(message));
+        Assert.That(Directory.GetFileSystemEntries(folder.Path), Is.Empty);
+    }
+
+    [Test]
     public void Settings_that_make_no_sense_end_the_start()
     {
         using var folder = new ScratchDirectory();

@@ -25,6 +25,30 @@ public sealed class RandomPluginTests
     }
 
     [Test]
+    public async Task Bytes_made_many_at_a_time_are_those_made_one_by_one()
+    {
+        // Seed and offset may wrap around, and large requests are made elsewhere.
+        foreach ((uint seed, long start) in new[] { (0u, 0L), (1u, 3L), (uint.MaxValue, 777L), (uint.MaxValue, long.MaxValue - Size), (123_456_789u, 1L << 40) })
+        {
+            await using NbdBackend chain = NbdBackend.Compose(new RandomPlugin { Size = long.MaxValue, Seed = seed });
+            await using NextContext disk = await chain.OpenAsync();
+            byte[] expected = new byte[Size];
+            for (int i = 0; i < Size; i++)
+            {
+                var random = new Xoshiro(seed + (ulong)(start + i));
+                random.Next();
+                random.Next();
+                expected[i] = (byte)random.Next();
+            }
+            foreach (int length in new[] { Size, 65_536, 65_537, 4096, 100, 33, 32, 31, 1 })
+            {
+                Assert.That(
+                    (await TestData.ReadAsync(disk, start, length)).AsSpan().SequenceEqual(expected.AsSpan(0, length)), $"{seed} {start} {length}");
+            }
+        }
+    }
+
+    [Test]
     public async Task The_seed_makes_the_disk()
     {
         await using NbdBackend one = Dense(1);

@@ -127,5 +127,38 @@ public sealed class ShPluginTests
         Exception later = Assert.CatchAsync(() => client.FlushAsync().Soon())!;
         Assert.That(later, Is.InstanceOf<NbdClientException>().Or.InstanceOf<NbdException>());
         await client.DisposeAsync();
+        if (code >= 6)
+        {
+            // Only that client was sent away.
+            await using NbdClient next = await NbdClient.ConnectAsync(server.Uri);
+            Assert.That(next.Info.Size, Is.EqualTo(1 << 20));
+        }
+        else
+        {
+            using var deadline = new CancellationTokenSource(Peer.Deadline);
+            while (true)
+            {
+                try
+                {
+                    await (await NbdClient.ConnectAsync(server.Uri, cancellationToken: deadline.Token)).DisposeAsync();
+                }
+                catch (NbdClientException)
+                {
+                    break;
+                }
+            }
+        }
+    }
+
+    [Test]
+    public async Task Exit_codes_that_stand_for_nothing_are_failures([Values(1, 9, 10, 11, 12, 13, 14, 15, 16, 255)] int code)
+    {
+        await using NbdBackend chain = NbdBackend.Compose(new ShPlugin
+        {
+            Text = $"case $1 in get_size) echo 1M ;; pread) echo ENOSPC full >&2; exit {code} ;; *) exit 2 ;; esac",
+        });
+        await using NextContext disk = await chain.OpenAsync();
+        NbdException failure = TestData.Failure(() => TestData.ReadAsync(disk, 0, 1));
+        Assert.That((failure.Error, failure.Message), Is.EqualTo((NbdError.NoSpace, "sh: pread: full")));
     }
 }

@@ -51,6 +51,29 @@ public sealed class SparseRandomPluginTests
     }
 
     [Test]
+    public async Task Blocks_made_several_at_a_time_are_those_made_one_by_one()
+    {
+        const long Start = (1L << 40) + 4096;
+        await using NbdBackend chain = NbdBackend.Compose(
+            new SparseRandomPlugin { Size = 1L << 41, Seed = uint.MaxValue, Percent = 100, RandomContent = true });
+        await using NextContext disk = await chain.OpenAsync();
+        byte[] expected = new byte[40 * 4096];
+        for (int block = 0; block < 40; block++)
+        {
+            var random = new Xoshiro(uint.MaxValue + (ulong)(Start + (block * 4096)));
+            foreach (ref byte b in expected.AsSpan(block * 4096, 4096))
+            {
+                b = (byte)random.Next();
+            }
+        }
+        foreach ((int from, int length) in new[] { (0, 40 * 4096), (0, 16_384), (0, 16_383), (4096, 20_000), (1, 50_000), (4095, 16_385), (5, 65_536), (5, 65_537) })
+        {
+            Assert.That(
+                (await TestData.ReadAsync(disk, Start + from, length)).AsSpan().SequenceEqual(expected.AsSpan(from, length)), $"{from} {length}");
+        }
+    }
+
+    [Test]
     public async Task A_zero_that_leaves_its_hole_is_refused()
     {
         await using NbdBackend chain = Sparse(7, 50, content: false);

@@ -97,6 +97,40 @@ public sealed class VhdDifferencingTests
     }
 
     [Test]
+    public async Task Parents_are_given_by_name_from_the_nearest_on()
+    {
+        using var folder = new ScratchDirectory();
+        var random = new Random(1);
+        (Guid a, Guid b, Guid c) = (TestId(random), TestId(random), TestId(random));
+        byte[] disk = TestData.Random(10_000, 1);
+        bool[] none = new bool[20];
+        bool[] some = [.. Enumerable.Range(0, 20).Select(i => i % 2 == 0)];
+        folder.Write("a", VhdDifference.Make(disk, 4096, some, a, b, _ => false));
+        folder.Write("b", VhdDifference.Make(disk, 1024, none, b, c, _ => true));
+        // A fixed one: the disk, then a footer that says so.
+        byte[] footer = VhdDifference.Make(disk, 4096, none, c, Guid.Empty, _ => false)[^512..];
+        footer[63] = 2;
+        footer[67] += 2;
+        folder.Write("c", [.. disk, .. footer]);
+        var catalogue = new NbdCatalogue();
+        foreach ((string[] names, string message) in new[]
+        {
+            (new[] { "a", "b", "c", "c" }, ""), (["a", "b"], "which was not given"), (["a", "c", "b"], "the parent that was given has"),
+        })
+        {
+            await using NbdBackend chain = catalogue.Compose(
+                "vhd", [], [new("file", folder[names[0]]), .. names.Skip(1).Select(name => KeyValuePair.Create("parent", folder[name]))]);
+            if (message.Length > 0)
+            {
+                Assert.That(TestData.Failure(async () => await chain.OpenAsync()).Message, Does.Contain(message));
+                continue;
+            }
+            await using NextContext context = await chain.OpenAsync();
+            Assert.That(await TestData.ReadAsync(context, 0, 10_000), Is.EqualTo(disk));
+        }
+    }
+
+    [Test]
     public async Task Whatever_is_flipped_the_outcome_is_content_or_a_clear_error()
     {
         byte[] disk = TestData.Random(80_000, 1);

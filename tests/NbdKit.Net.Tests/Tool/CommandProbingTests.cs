@@ -1,3 +1,4 @@
+using NbdKit.Tests.Testing;
 using NbdKit.Tool;
 
 namespace NbdKit.Tests.Tool;
@@ -38,6 +39,69 @@ public sealed class CommandProbingTests
         Assert.That(
             output,
             Does.Contain("\nname=memory\n").And.Contain("\nthread_model=parallel\n").And.Contain("\nmagic_config_key=size\n"));
+    }
+
+    [Test]
+    [Platform("Linux")]
+    public async Task A_script_is_asked_about_itself_as_nbdkit_does_it([Values] bool reference)
+    {
+        using var folder = new ScratchDirectory();
+        string script = folder.WriteProgram("script", """
+            #!/bin/sh
+            echo "$@" >> "$(dirname "$0")/log"
+            case $1 in
+                dump_plugin) printf 'colour=green\nshape=round' ;;
+                thread_model) echo serialize_requests ;;
+                config) ;;
+                *) exit 2 ;;
+            esac
+            """);
+        string output;
+        if (reference)
+        {
+            Peer.Require("nbdkit");
+            output = await Peer.OutputAsync("nbdkit", "--dump-plugin", "sh", script, "a=b");
+        }
+        else
+        {
+            (int status, output, string error) = await ToolProcess.RunAsync("--dump-plugin", "sh", script, "a=b");
+            Assert.That(status, Is.Zero, error);
+            Assert.That(output, Does.Contain("\nmax_known_status=8\n").And.EndWith("\n"));
+        }
+        Assert.That(
+            output,
+            Does.Contain("\nname=sh\n").And.Contain("\nthread_model=serialize_requests\n").And.Contain("\nmagic_config_key=script\n")
+                .And.Contain("\ncolour=green\nshape=round"));
+        Assert.That(
+            await File.ReadAllLinesAsync(folder["log"]),
+            Is.EqualTo(new[] { "load", "magic_config_key", "config a b", "thread_model", "dump_plugin", "unload" }));
+    }
+
+    [Test]
+    public async Task Every_plugin_is_dumped_without_parameters()
+    {
+        foreach (NbdPluginEntry entry in new NbdCatalogue().Plugins)
+        {
+            string text = await Probing.PluginAsync(new NbdCatalogue(), CommandLine.Parse(["--dump-plugin", entry.Name]));
+            Assert.That(
+                text,
+                Does.Contain($"\nname={entry.Name}\n").And.Contain("\nversion=")
+                    .And.Contain($"\nparameters={string.Join(' ', entry.Parameters.Select(p => p.Name))}\n"));
+            Assert.That(text.Contains("max_known_status=8\n", StringComparison.Ordinal), Is.EqualTo(entry.Name is "sh" or "eval"), entry.Name);
+            Assert.That(text.Split('\n')[..^1], Has.All.Contains("="));
+        }
+    }
+
+    [Test]
+    [Platform("Linux")]
+    public async Task Fragments_are_asked_too_and_a_script_that_fails_is_an_error()
+    {
+        (int status, string output, _) = await ToolProcess.RunAsync("--dump-plugin", "eval", "dump_plugin=echo a=b", "thread_model=echo parallel");
+        Assert.That((status, output), Is.EqualTo((0, output)));
+        Assert.That(output, Does.Contain("\nthread_model=parallel\n").And.EndWith("\na=b\n"));
+        (status, output, string error) = await ToolProcess.RunAsync("--dump-plugin", "eval", "dump_plugin=echo no good >&2; exit 1");
+        Assert.That((status, output), Is.EqualTo((1, "")));
+        Assert.That(error, Does.Contain("dump_plugin: no good"));
     }
 
     [Test]

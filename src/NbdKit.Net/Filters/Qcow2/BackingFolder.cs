@@ -27,11 +27,14 @@ internal static class BackingFolder
             && full.StartsWith(root, StringComparison.Ordinal)
             && (Path.EndsInDirectorySeparator(root) || full[root.Length] == Path.DirectorySeparatorChar);
         return isInside && !HasLink(root, full!)
-            ? NbdBackend.Compose(new FilePlugin { Path = full, FollowsPath = false })
+            ? NbdBackend.Compose(new FilePlugin { Path = full, FollowsPath = false, Root = root })
             : throw Fault.Refused($"the qcow2 image names the file '{name}', which is not in the directory of backing files");
     }
 
-    /// <summary>Whether a link is on the way from the directory to the file: it may lead anywhere.</summary>
+    /// <summary>
+    /// Whether a link is on the way from the directory to the file: it may lead anywhere. One that is put there later is noticed when
+    /// the file is open, where the system can tell.
+    /// </summary>
     private static bool HasLink(string root, string path)
     {
         for (string? at = path; at is not null && at.Length > root.Length; at = Path.GetDirectoryName(at))

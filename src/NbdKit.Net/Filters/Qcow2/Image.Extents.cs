@@ -28,12 +28,9 @@ internal sealed partial class Image
             else
             {
                 count = Math.Min(count, Backing.Size - offset);
-                (long covered, steps) = await AddBackingAsync(Backing, offset, count, flags, steps, extents, cancellationToken)
+                // If it says less, what is said of the rest comes next, but for the steps.
+                (count, steps) = await AddBackingAsync(Backing, offset, count, flags, steps, extents, cancellationToken)
                     .ConfigureAwait(false);
-                if (covered < count)
-                {
-                    break;
-                }
             }
             offset += count;
             length -= count;

@@ -3,16 +3,17 @@ using NbdKit.Buffers;
 namespace NbdKit.Filters.Sequential;
 
 /// <summary>One context of the forward-only filter.</summary>
-internal sealed class ForwardHandle(ForwardSource source) : INbdFilterHandle, ILendingFilter
+internal sealed class ForwardHandle(OncePerExport<ForwardSource>.Use use) : INbdFilterHandle, ILendingFilter
 {
-    private readonly ScratchDisk _disk = source.Disk;
+    private readonly ForwardSource _source = use.Made;
+    private readonly ScratchDisk _disk = use.Made.Disk;
 
     public bool KeepsNext => true;
 
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken) => new(new NbdExportInfo
     {
-        Size = source.Info.Size,
-        Description = source.Info.Description,
+        Size = _source.Info.Size,
+        Description = _source.Info.Description,
         CanCache = Support.Native,
         CanExtents = true,
         CanReadSparse = Support.Emulate,
@@ -26,7 +27,7 @@ internal sealed class ForwardHandle(ForwardSource source) : INbdFilterHandle, IL
 
     public ValueTask CacheAsync(NextContext next, long offset, long length, CancellationToken cancellationToken)
     {
-        _ = source.Begin(offset + length);
+        _ = _source.Begin(offset + length);
         return default;
     }
 
@@ -48,12 +49,18 @@ internal sealed class ForwardHandle(ForwardSource source) : INbdFilterHandle, IL
         return default;
     }
 
+    public ValueTask CloseAsync()
+    {
+        use.Dispose();
+        return default;
+    }
+
     public bool TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
         => !forWrite && offset + length <= _disk.Length && _disk.TryLend(offset, length, loan);
 
     private async ValueTask ReachAndReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
-        await source.ReachAsync(offset + buffer.Length, cancellationToken).ConfigureAwait(false);
+        await _source.ReachAsync(offset + buffer.Length, cancellationToken).ConfigureAwait(false);
         await _disk.ReadAsync(buffer, offset, cancellationToken).ConfigureAwait(false);
     }
 }

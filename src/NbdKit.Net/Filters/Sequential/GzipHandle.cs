@@ -3,14 +3,16 @@ using NbdKit.Buffers;
 namespace NbdKit.Filters.Sequential;
 
 /// <summary>One context of the gzip filter. It needs nothing from the layer below any more.</summary>
-internal sealed class GzipHandle(GzipImage image) : INbdFilterHandle, ILendingFilter
+internal sealed class GzipHandle(OncePerExport<GzipImage>.Use use) : INbdFilterHandle, ILendingFilter
 {
+    private readonly GzipImage _image = use.Made;
+
     public bool KeepsNext => true;
 
     public ValueTask<NbdExportInfo> GetInfoAsync(NextContext next, CancellationToken cancellationToken) => new(new NbdExportInfo
     {
-        Size = image.Disk.Length,
-        Description = image.Description,
+        Size = _image.Disk.Length,
+        Description = _image.Description,
         CanCache = Support.Native,
         CanExtents = true,
         CanReadSparse = Support.Emulate,
@@ -18,7 +20,7 @@ internal sealed class GzipHandle(GzipImage image) : INbdFilterHandle, ILendingFi
     });
 
     public ValueTask ReadAsync(NextContext next, Memory<byte> buffer, long offset, CancellationToken cancellationToken)
-        => image.Disk.ReadAsync(buffer, offset, cancellationToken);
+        => _image.Disk.ReadAsync(buffer, offset, cancellationToken);
 
     // All is as near as it can be.
     public ValueTask CacheAsync(NextContext next, long offset, long length, CancellationToken cancellationToken) => default;
@@ -30,8 +32,14 @@ internal sealed class GzipHandle(GzipImage image) : INbdFilterHandle, ILendingFi
         RequestFlags flags,
         ExtentList extents,
         CancellationToken cancellationToken)
-        => image.Disk.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+        => _image.Disk.ExtentsAsync(offset, length, flags, extents, cancellationToken);
+
+    public ValueTask CloseAsync()
+    {
+        use.Dispose();
+        return default;
+    }
 
     public bool TryLend(NextContext next, long offset, int length, Loan loan, bool forWrite)
-        => !forWrite && image.Disk.TryLend(offset, length, loan);
+        => !forWrite && _image.Disk.TryLend(offset, length, loan);
 }

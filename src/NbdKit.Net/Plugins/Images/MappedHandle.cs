@@ -44,6 +44,9 @@ internal sealed class MappedHandle : IChainHandle
         }
     }
 
+    /// <summary>The disk.</summary>
+    public MappedImage Image => _image;
+
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(_info);
 
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)

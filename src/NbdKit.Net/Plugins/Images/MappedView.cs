@@ -26,6 +26,7 @@ internal sealed class MappedView
         Source = source;
         Start = start;
         Size = size;
+        FileSize = size;
         Id = id;
         _pages = pages;
         _reader = new SectorReader(source, 1);
@@ -35,16 +36,32 @@ internal sealed class MappedView
 
     public long Start { get; }
 
-    public long Size { get; }
+    /// <summary>The size of the image, with its changes.</summary>
+    public long Size { get; private set; }
+
+    /// <summary>How much of it there is in the chain.</summary>
+    public long FileSize { get; }
+
+    /// <summary>What has changed, but is not in place; null if all is.</summary>
+    public VhdxOverlay? Overlay { get; private set; }
 
     public int Id { get; }
+
+    /// <summary>From now on shows an image with changes, which may make it longer. Called before anything of them is looked at.</summary>
+    public void Change(VhdxOverlay overlay, long size)
+    {
+        Overlay = overlay;
+        Size = Math.Max(Size, size);
+    }
 
     /// <summary>Whether a range is inside the image.</summary>
     public bool Has(long position, long length) => position >= 0 && length >= 0 && position <= Size && length <= Size - position;
 
     /// <summary>Fills a buffer from any position; fails with EIO if the image does not have all of it.</summary>
     public ValueTask ReadAsync(long position, Memory<byte> buffer, CancellationToken cancellationToken)
-        => Has(position, buffer.Length) ? _reader.ReadAsync(Start + position, buffer, cancellationToken) : throw Outside(position, buffer.Length);
+        => !Has(position, buffer.Length) ? throw Outside(position, buffer.Length)
+            : Overlay is null ? _reader.ReadAsync(Start + position, buffer, cancellationToken)
+            : ReadChangedAsync(position, buffer, cancellationToken);
 
     /// <summary>A number of a table, if its page is there.</summary>
     /// <param name="position">Where it is: a multiple of its size.</param>
@@ -73,6 +90,14 @@ internal sealed class MappedView
         byte[] page = new byte[Has(position, 1) ? Math.Min(MappedPages.PageSize, Size - start) : throw Outside(position, 1)];
         await ReadAsync(start, page, cancellationToken).ConfigureAwait(false);
         _pages.Put(this, start / MappedPages.PageSize, page);
+    }
+
+    private async ValueTask ReadChangedAsync(long position, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        int there = (int)Math.Clamp(FileSize - position, 0, buffer.Length);
+        await _reader.ReadAsync(Start + position, buffer[..there], cancellationToken).ConfigureAwait(false);
+        buffer.Span[there..].Clear();
+        Overlay!.Apply(position, buffer.Span);
     }
 
     private NbdException Outside(long position, long length)

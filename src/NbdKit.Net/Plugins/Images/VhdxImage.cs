@@ -21,8 +21,9 @@ internal sealed class VhdxImage : MappedImage
     private readonly long _table;
     private readonly long _ratio;
 
-    private VhdxImage(MappedView view, VhdxMetadata metadata, long table, NextContext? parent)
+    private VhdxImage(MappedView view, VhdxHeader header, VhdxMetadata metadata, long table, NextContext? parent)
     {
+        DataId = header.DataId;
         _view = view;
         _metadata = metadata;
         _table = table;
@@ -32,6 +33,9 @@ internal sealed class VhdxImage : MappedImage
 
     public override long Size => _metadata.DiskSize;
 
+    /// <summary>What children know the disk by.</summary>
+    public Guid DataId { get; }
+
     /// <summary>Opens an image.</summary>
     /// <param name="view">The image.</param>
     /// <param name="openParent">Opens the parent, if the image needs one; null if there is none.</param>
@@ -40,14 +44,21 @@ internal sealed class VhdxImage : MappedImage
     public static async ValueTask<VhdxImage> OpenAsync(
         MappedView view, Func<CancellationToken, ValueTask<MappedView>>? openParent, CancellationToken cancellationToken)
     {
+        VhdxHeader header = await VhdxHeader.ReadAsync(view, cancellationToken).ConfigureAwait(false);
+        if (header.IsDirty)
+        {
+            await VhdxLog.ReplayAsync(view, header, cancellationToken).ConfigureAwait(false);
+        }
         VhdxRegions regions = await VhdxRegions.ReadAsync(view, cancellationToken).ConfigureAwait(false);
         VhdxMetadata metadata = await VhdxMetadata.ReadAsync(view, regions, cancellationToken).ConfigureAwait(false);
         if (metadata.HasParent && openParent is null)
         {
-            throw new NbdException(NbdError.InvalidArgument, "the VHDX image holds only the changes to its parent, which was not given");
+            string name = metadata.Parent is { Path.Length: > 0 } named ? $" '{named.Path}'" : "";
+            throw new NbdException(NbdError.InvalidArgument, $"the VHDX image holds only the changes to its parent{name}, which was not given");
         }
         MappedView? parent = metadata.HasParent ? await openParent!(cancellationToken).ConfigureAwait(false) : null;
-        var image = new VhdxImage(view, metadata, regions.BlocksAt, parent?.Source);
+        CheckParent(metadata, parent);
+        var image = new VhdxImage(view, header, metadata, regions.BlocksAt, parent?.Source);
         long last = (metadata.DiskSize - 1) / metadata.BlockSize;
         long entries = metadata.HasParent ? (last / image._ratio + 1) * (image._ratio + 1) : image.EntryOf(last) + 1;
         return entries <= regions.BlocksLength / sizeof(ulong)
@@ -125,13 +136,48 @@ internal sealed class VhdxImage : MappedImage
         return true;
     }
 
+    public override ValueTask UnpackAsync(
+        MappedPiece piece, long offset, Memory<byte> buffer, CancellationToken cancellationToken)
+    {
+        _view.Overlay!.Apply(piece.Position, buffer.Span);
+        return default;
+    }
+
+    private static void CheckParent(VhdxMetadata metadata, MappedView? parent)
+    {
+        // Any disk may stand for the parent; but a disk with an identity must be the right one.
+        if (parent?.Source.PluginHandle is MappedHandle { Image: VhdxImage { DataId: var id } } && parent.Source.Backend.Plugin is VhdxPlugin
+            && metadata.Parent?.DataIds.Contains(id) != true)
+        {
+            throw new NbdException(
+                NbdError.InvalidArgument,
+                $"the VHDX image holds the changes to '{metadata.Parent?.Path}' with the data id "
+                + $"{string.Join(" or ", metadata.Parent?.DataIds ?? [])}; the parent that was given has {id}");
+        }
+    }
+
     private MappedPiece Here(long offset, ulong entry, long inside, long length)
-        => new(
-            // A fixed image has all its blocks; which of them are holes is up to the file.
-            _metadata.IsFixed ? MappedPieceKind.Nested : MappedPieceKind.Data,
-            length,
-            _view.Source,
-            _view.Start + PlaceOf(offset, entry, inside + length) + inside);
+    {
+        // A fixed image has all its blocks; which of them are holes is up to the file.
+        MappedPieceKind kind = _metadata.IsFixed ? MappedPieceKind.Nested : MappedPieceKind.Data;
+        long position = PlaceOf(offset, entry, inside + length) + inside;
+        if (_view.Overlay is { } overlay)
+        {
+            VhdxChange change = overlay.At(position, out bool isChange);
+            length = Math.Min(length, change.End - position);
+            if (isChange)
+            {
+                return change.Data is null ? MappedPiece.Hole(length) : new MappedPiece(MappedPieceKind.Packed, length, null, position);
+            }
+            // The file is to be longer than it is.
+            if (position >= _view.FileSize)
+            {
+                return MappedPiece.Hole(length);
+            }
+            length = Math.Min(length, _view.FileSize - position);
+        }
+        return new MappedPiece(kind, length, _view.Source, _view.Start + position);
+    }
 
     private MappedPiece FromParent(long offset, long length)
     {

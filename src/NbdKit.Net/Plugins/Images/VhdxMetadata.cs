@@ -10,6 +10,11 @@ namespace NbdKit.Plugins.Images;
 /// 32 entries of 32: GUID (16), offset in the region (4), length (4), flags (4): 4 is required
 /// </code>
 /// </summary>
+/// <param name="BlockSize">The size of a block.</param>
+/// <param name="IsFixed">Whether all blocks are there.</param>
+/// <param name="HasParent">Whether it holds the changes to another disk.</param>
+/// <param name="DiskSize">The size of the disk.</param>
+/// <param name="SectorSize">The size of its sectors.</param>
 internal sealed record VhdxMetadata(long BlockSize, bool IsFixed, bool HasParent, long DiskSize, long SectorSize)
 {
     private const int TableSize = 64 << 10;
@@ -21,11 +26,16 @@ internal sealed record VhdxMetadata(long BlockSize, bool IsFixed, bool HasParent
     private static readonly Guid VirtualDiskSize = new("2FA54224-CD1B-4876-B211-5DBED83BF4B8");
     private static readonly Guid LogicalSectorSize = new("8141BF1D-A96F-4709-BA47-F233A8FAAB5F");
 
-    // Not needed to read the disk: its identity, the size of physical sectors, and where the parent is.
+    private static readonly Guid ParentLocator = new("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C");
+
+    // Not needed to read the disk: its identity, and the size of physical sectors.
     private static readonly Guid[] Others =
     [
-        new("BECA12AB-B2E6-4523-93EF-C309E000C746"), new("CDA348C7-445D-4471-9CC9-E9885251C556"), new("A8D35F2D-B30B-454D-ABF7-D3D84834AB0C"),
+        new("BECA12AB-B2E6-4523-93EF-C309E000C746"), new("CDA348C7-445D-4471-9CC9-E9885251C556"),
     ];
+
+    /// <summary>What it says of its parent, if it does.</summary>
+    public VhdxParent? Parent { get; private init; }
 
     public static async ValueTask<VhdxMetadata> ReadAsync(
         MappedView view, VhdxRegions regions, CancellationToken cancellationToken)
@@ -44,6 +54,7 @@ internal sealed record VhdxMetadata(long BlockSize, bool IsFixed, bool HasParent
         byte[]? parameters = null;
         byte[]? size = null;
         byte[]? sector = null;
+        byte[]? parent = null;
         for (int i = 0; i < count; i++)
         {
             ReadOnlyMemory<byte> entry = table.AsMemory(32 + (i * 32), 32);
@@ -60,6 +71,11 @@ internal sealed record VhdxMetadata(long BlockSize, bool IsFixed, bool HasParent
             {
                 sector = await ItemAsync(entry, 4).ConfigureAwait(false);
             }
+            else if (id == ParentLocator)
+            {
+                int length = (int)Math.Min(BinaryPrimitives.ReadUInt32LittleEndian(entry.Span[20..]), LargestItem);
+                parent = await ItemAsync(entry, Math.Max(length, VhdxParent.LeastLength)).ConfigureAwait(false);
+            }
             else if ((entry.Span[24] & 4) != 0 && !Others.Contains(id))
             {
                 throw new NbdException(NbdError.InvalidArgument, $"the VHDX image has the metadata item {id}, which is not known and required");
@@ -67,7 +83,7 @@ internal sealed record VhdxMetadata(long BlockSize, bool IsFixed, bool HasParent
         }
         return parameters is null || size is null || sector is null
             ? throw VhdxRegions.Damaged("its metadata have no size of the disk, of its blocks or of its sectors")
-            : Check(parameters, size, sector);
+            : Check(parameters, size, sector) with { Parent = parent is null ? null : VhdxParent.Parse(parent) };
 
         async ValueTask<byte[]> ItemAsync(ReadOnlyMemory<byte> entry, int length)
         {

@@ -3,23 +3,19 @@ using System.Buffers.Binary;
 namespace NbdKit.Plugins.Images;
 
 /// <summary>
-/// Where the parts of an image are ("VHDX Format Specification", 2.1 and 2.2). All little endian:
+/// Where the parts of an image are ("VHDX Format Specification", 2.2.3). All little endian:
 /// <code>
-///   0 KiB "vhdxfile"                          192 KiB, 256 KiB: region tables, 64 KiB each, the second one a copy
-///  64 KiB, 128 KiB: headers of 4 KiB           0 "regi"  4 checksum  8 number of entries (4)
-///   0 "head"  4 checksum  8 sequence (8)      16 entries of 32: GUID (16), offset (8), length (4), 1 if required (4)
-///  48 GUID of the log (16)  64 log version (2)  66 version (2)
+/// 192 KiB, 256 KiB: region tables, 64 KiB each, the second one a copy
+///   0 "regi"  4 checksum  8 number of entries (4)
+///  16 entries of 32: GUID (16), offset (8), length (4), 1 if required (4)
 /// </code>
-/// The header with the larger sequence number holds. A log GUID that is not zero: the log has changes that are not in place.
 /// </summary>
 internal sealed record VhdxRegions(long BlocksAt, long BlocksLength, long MetadataAt, long MetadataLength)
 {
-    private const int HeaderSize = 4096;
     private const int TableSize = 64 << 10;
     private const int MostEntries = 2047;
     private const long Mebibyte = 1 << 20;
 
-    private static readonly long[] HeadersAt = [64 << 10, 128 << 10];
     private static readonly long[] TablesAt = [192 << 10, 256 << 10];
     private static readonly Guid BlocksId = new("2DC27766-F623-4200-9D64-115E9BFD4A08");
     private static readonly Guid MetadataId = new("8B7CA206-4790-4B9A-B8FE-575F050F886E");
@@ -27,20 +23,6 @@ internal sealed record VhdxRegions(long BlocksAt, long BlocksLength, long Metada
     public static async ValueTask<VhdxRegions> ReadAsync(MappedView view, CancellationToken cancellationToken)
     {
         byte[] bytes = new byte[TableSize];
-        Memory<byte> signature = bytes.AsMemory(0, 8);
-        if (view.Size >= signature.Length)
-        {
-            await view.ReadAsync(0, signature, cancellationToken).ConfigureAwait(false);
-        }
-        if (!bytes.AsSpan().StartsWith("vhdxfile"u8))
-        {
-            throw new NbdException(NbdError.InvalidArgument, "this is not a VHDX image");
-        }
-        if (!view.Has(TablesAt[1], TableSize))
-        {
-            throw Damaged($"it ends after {view.Size} bytes, in its headers");
-        }
-        await CheckHeaderAsync(view, bytes.AsMemory(0, HeaderSize), cancellationToken).ConfigureAwait(false);
         foreach (long at in TablesAt)
         {
             await view.ReadAsync(at, bytes, cancellationToken).ConfigureAwait(false);
@@ -53,39 +35,6 @@ internal sealed record VhdxRegions(long BlocksAt, long BlocksLength, long Metada
     }
 
     public static NbdException Damaged(string what) => new(NbdError.InvalidArgument, $"the VHDX image is damaged: {what}");
-
-    private static async ValueTask CheckHeaderAsync(MappedView view, Memory<byte> header, CancellationToken cancellationToken)
-    {
-        ulong? newest = null;
-        bool isDirty = false;
-        foreach (long at in HeadersAt)
-        {
-            await view.ReadAsync(at, header, cancellationToken).ConfigureAwait(false);
-            ulong sequence = BinaryPrimitives.ReadUInt64LittleEndian(header.Span[8..]);
-            if (!header.Span.StartsWith("head"u8) || !VhdxChecksum.IsRight(header.Span) || sequence <= newest)
-            {
-                continue;
-            }
-            int version = BinaryPrimitives.ReadUInt16LittleEndian(header.Span[66..]);
-            if (version != 1)
-            {
-                throw new NbdException(NbdError.InvalidArgument, $"the VHDX image is of version {version}, which is not read");
-            }
-            newest = sequence;
-            isDirty = header.Span.Slice(48, 16).ContainsAnyExcept((byte)0);
-        }
-        if (newest is null)
-        {
-            throw Damaged("both of its headers have wrong checksums");
-        }
-        if (isDirty)
-        {
-            throw new NbdException(
-                NbdError.InvalidArgument,
-                "the VHDX image was not closed: changes in its log are not in place yet; have them replayed first, with qemu-img check -r all "
-                + "or by the system that wrote it");
-        }
-    }
 
     private static VhdxRegions Parse(ReadOnlySpan<byte> table, MappedView view)
     {

@@ -4,13 +4,12 @@ namespace NbdKit.Plugins.Processes;
 
 /// <summary>Makes disks: an empty file with a file system in it, or whatever a command makes.</summary>
 /// <param name="plugin">The plugin's name, for messages.</param>
-/// <param name="size">The size that is asked for, in bytes.</param>
 /// <param name="type">The file system, for mkfs.</param>
 /// <param name="label">Its label, or null.</param>
 /// <param name="command">A shell script to run instead of mkfs, or null.</param>
 /// <param name="variables">More variables for the script.</param>
 internal sealed class DiskMaker(
-    string plugin, long size, string type, string? label, string? command, IReadOnlyDictionary<string, string> variables)
+    string plugin, string type, string? label, string? command, IReadOnlyDictionary<string, string> variables)
 {
     /// <summary>The disks that are made at a time; clients who want more wait.</summary>
     private const int AtATime = 4;
@@ -51,9 +50,10 @@ internal sealed class DiskMaker(
 
     /// <summary>Makes a disk. What is left of one that fails is the caller's to remove.</summary>
     /// <param name="path">Where it is to be; there is nothing there.</param>
+    /// <param name="size">The size that is asked for, in bytes.</param>
     /// <param name="cancellationToken">Kills the program.</param>
     /// <exception cref="NbdException">The program failed.</exception>
-    public async Task MakeAsync(string path, CancellationToken cancellationToken)
+    public async Task MakeAsync(string path, long size, CancellationToken cancellationToken)
     {
         ChildCommand child = command is null
             ? new ChildCommand(_mkfs!, [.. Options(), path])

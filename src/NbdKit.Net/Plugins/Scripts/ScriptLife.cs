@@ -11,6 +11,29 @@ internal static class ScriptLife
         IEnumerable<KeyValuePair<string, string>> parameters,
         CancellationToken cancellationToken)
     {
+        await host.ConfigureAsync(parameters, cancellationToken).ConfigureAwait(false);
+        await host.CallAsync(new ScriptCall("config_complete"), cancellationToken).ConfigureAwait(false);
+        await host.AskModelAsync(cancellationToken).ConfigureAwait(false);
+        await host.CallAsync(new ScriptCall("get_ready"), cancellationToken).ConfigureAwait(false);
+    }
+
+    /// <summary>Asks a script about itself, in nbdkit's order: it is told its parameters, but not that there are no more.</summary>
+    public static async ValueTask<string> DumpAsync(
+        this ScriptHost host,
+        IEnumerable<KeyValuePair<string, string>> parameters,
+        CancellationToken cancellationToken)
+    {
+        await host.ConfigureAsync(parameters, cancellationToken).ConfigureAwait(false);
+        await host.AskModelAsync(cancellationToken).ConfigureAwait(false);
+        string? text = await host.TextAsync(new ScriptCall("dump_plugin"), cancellationToken).ConfigureAwait(false);
+        return string.IsNullOrEmpty(text) || text.EndsWith('\n') ? text ?? "" : text + "\n";
+    }
+
+    private static async ValueTask ConfigureAsync(
+        this ScriptHost host,
+        IEnumerable<KeyValuePair<string, string>> parameters,
+        CancellationToken cancellationToken)
+    {
         foreach ((string name, string value) in parameters)
         {
             if (!await host.CallAsync(new ScriptCall("config", name, value), cancellationToken).ConfigureAwait(false))
@@ -18,10 +41,12 @@ internal static class ScriptLife
                 throw host.Failed("config", NbdError.InvalidArgument, $"the script takes no parameters, and {name}= was given");
             }
         }
-        await host.CallAsync(new ScriptCall("config_complete"), cancellationToken).ConfigureAwait(false);
+    }
+
+    private static async ValueTask AskModelAsync(this ScriptHost host, CancellationToken cancellationToken)
+    {
         string? model = await host.TextAsync(new ScriptCall("thread_model"), cancellationToken).ConfigureAwait(false);
         host.Model = ScriptText.Model(model ?? "");
-        await host.CallAsync(new ScriptCall("get_ready"), cancellationToken).ConfigureAwait(false);
     }
 
     public static async ValueTask StartAsync(this ScriptHost host, CancellationToken cancellationToken)
