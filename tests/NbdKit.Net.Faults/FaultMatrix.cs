@@ -20,6 +20,7 @@ internal static class FaultMatrix
 
     private static readonly Fault[] Rows =
     [
+        new HalfOpenHandshakes(),
         new CancellationStorm(),
         new FilterStacks(),
     ];
