@@ -22,6 +22,7 @@ internal static class FaultMatrix
     [
         new HalfOpenHandshakes(),
         new CancellationStorm(),
+        new ShutdownDrain(),
         new FilterStacks(),
     ];
 
