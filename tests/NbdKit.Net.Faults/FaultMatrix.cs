@@ -23,6 +23,7 @@ internal static class FaultMatrix
         new HalfOpenHandshakes(),
         new CancellationStorm(),
         new ShutdownDrain(),
+        new DeafReaders(),
         new FilterStacks(),
     ];
 
