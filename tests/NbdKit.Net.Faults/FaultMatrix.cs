@@ -24,6 +24,7 @@ internal static class FaultMatrix
         new CancellationStorm(),
         new ShutdownDrain(),
         new DeafReaders(),
+        new OptionFloods(),
         new FilterStacks(),
     ];
 
