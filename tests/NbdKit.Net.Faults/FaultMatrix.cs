@@ -25,6 +25,7 @@ internal static class FaultMatrix
         new ShutdownDrain(),
         new DeafReaders(),
         new OptionFloods(),
+        new NoDescriptors(),
         new FilterStacks(),
     ];
 
