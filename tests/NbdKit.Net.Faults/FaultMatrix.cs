@@ -26,6 +26,7 @@ internal static class FaultMatrix
         new DeafReaders(),
         new OptionFloods(),
         new NoDescriptors(),
+        new ThreadStarvation(),
         new FilterStacks(),
     ];
 
