@@ -20,6 +20,7 @@ internal static class FaultMatrix
 
     private static readonly Fault[] Rows =
     [
+        new IdleConnections(),
         new HalfOpenHandshakes(),
         new CancellationStorm(),
         new ShutdownDrain(),
