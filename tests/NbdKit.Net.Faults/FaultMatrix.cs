@@ -28,6 +28,7 @@ internal static class FaultMatrix
         new OptionFloods(),
         new NoDescriptors(),
         new ThreadStarvation(),
+        new SharedDisk(),
         new FilterStacks(),
     ];
 
