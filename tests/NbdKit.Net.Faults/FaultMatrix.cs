@@ -22,6 +22,7 @@ internal static class FaultMatrix
     [
         new IdleConnections(),
         new HalfOpenHandshakes(),
+        new KilledServer(),
         new CancellationStorm(),
         new ShutdownDrain(),
         new DeafReaders(),
