@@ -30,6 +30,7 @@ internal static class FaultMatrix
         new NoDescriptors(),
         new ThreadStarvation(),
         new SharedDisk(),
+        new IntegrityLoad(),
         new FilterStacks(),
     ];
 
