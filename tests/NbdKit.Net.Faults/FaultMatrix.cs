@@ -23,6 +23,7 @@ internal static class FaultMatrix
         new IdleConnections(),
         new HalfOpenHandshakes(),
         new KilledServer(),
+        new FaultyNetwork(),
         new CancellationStorm(),
         new ShutdownDrain(),
         new DeafReaders(),
