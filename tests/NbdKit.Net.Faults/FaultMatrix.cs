@@ -32,6 +32,7 @@ internal static class FaultMatrix
         new ThreadStarvation(),
         new SharedDisk(),
         new IntegrityLoad(),
+        new Soak(),
         new FilterStacks(),
     ];
 

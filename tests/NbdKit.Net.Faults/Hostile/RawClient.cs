@@ -154,10 +154,10 @@ internal sealed class RawClient : IDisposable
         }
     }
 
-    /// <summary>Goes without a goodbye: a reset where there is such a thing.</summary>
+    /// <summary>Goes without a goodbye, if it has not gone yet: a reset where there is such a thing.</summary>
     public void Drop()
     {
-        if (Socket.AddressFamily != AddressFamily.Unix)
+        if (!Socket.SafeHandle.IsClosed && Socket.AddressFamily != AddressFamily.Unix)
         {
             Socket.LingerState = new LingerOption(true, 0);
         }
