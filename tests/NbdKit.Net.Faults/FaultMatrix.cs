@@ -28,6 +28,7 @@ internal static class FaultMatrix
         new ShutdownDrain(),
         new DeafReaders(),
         new OptionFloods(),
+        new MemoryCeiling(),
         new NoDescriptors(),
         new ThreadStarvation(),
         new SharedDisk(),

@@ -62,11 +62,18 @@ internal sealed partial class Transmission
         }
         int headerSize = header.Type == CommandType.Read ? _dataHeaderSize : _successSize;
         int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
-        byte[]? large = size > LargePayload ? PayloadArrays.Rent(size) : null;
-        Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
+        int counted = size > LargePayload ? size : 0;
+        byte[]? large = null;
         ValueTask call;
         try
         {
+            if (counted > 0)
+            {
+                // From now on, not only when the reply is queued: the call may take its time, and others look meanwhile.
+                _budget.Take(counted);
+                large = PayloadArrays.Rent(size);
+            }
+            Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
             call = Call(header, header.Type == CommandType.Read ? reply[headerSize..] : data); // 5
             if (call.IsCompletedSuccessfully)
             {
@@ -79,6 +86,7 @@ internal sealed partial class Transmission
                 else
                 {
                     _replies.Queue(ReplySegment.Rented(large, size));
+                    _budget.Give(counted);
                 }
                 Return(rented);
                 return;
@@ -88,10 +96,18 @@ internal sealed partial class Transmission
         {
             Return(large);
             Return(rented);
+            if (counted > 0)
+            {
+                _budget.Give(counted);
+            }
             ReplyFault(header, Report(header, e));
             return;
         }
         PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
+        if (counted > 0)
+        {
+            _budget.Give(counted);
+        }
         pending.Reply = large is null ? _replies.Detach(size) : ReplySegment.Rented(large, size);
         pending.Await(call);
     }
