@@ -58,6 +58,8 @@ internal sealed class ThreadStarvation : Fault
                     client.AskRead((ulong)i, 1 << 30, 512);
                 }
             }
+            await ProcessUse.UntilAsync(
+                () => Volatile.Read(ref blocked) == Calls, 20 * ProcessUse.Patience, () => $"only {blocked} of {Calls} calls began");
             // The one that must not feel it, on a thread of its own: this process has no other to spare.
             double longest = await Task.Factory.StartNew(
                 () => Visit(other), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
