@@ -20,7 +20,21 @@ internal static class FaultMatrix
 
     private static readonly Fault[] Rows =
     [
+        new IdleConnections(),
+        new HalfOpenHandshakes(),
+        new KilledServer(),
         new PowerCuts(),
+        new FaultyNetwork(),
+        new CancellationStorm(),
+        new ShutdownDrain(),
+        new DeafReaders(),
+        new OptionFloods(),
+        new MemoryCeiling(),
+        new NoDescriptors(),
+        new ThreadStarvation(),
+        new SharedDisk(),
+        new IntegrityLoad(),
+        new Soak(),
         new FilterStacks(),
     ];
 

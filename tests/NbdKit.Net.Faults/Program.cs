@@ -1,3 +1,5 @@
 using NbdKit.Faults;
+using NbdKit.Faults.Hostile;
 
-return await FaultMatrix.RunAsync(args);
+// Servers that rows start, limit and kill are this program too.
+return args is ["--serve", ..] ? await ServingChild.RunAsync(args[1..]) : await FaultMatrix.RunAsync(args);

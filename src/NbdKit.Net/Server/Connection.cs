@@ -217,6 +217,7 @@ internal sealed partial class Connection
             LeaveIfIdle();
             _server.Call(_server.Options.ExportOpened, Public, export.Info);
             _transport.BeginTransmission();
+            Input.IsFrugal = false;
             await new Transmission(this, export).RunAsync().ConfigureAwait(false);
         }
         finally

@@ -56,12 +56,12 @@ internal sealed partial class Handshake
             throw new ConnectionEndedException(
                 NbdDisconnectReason.LimitExceeded, "the client asked about exports too often");
         }
+        // An open that fails is work for the layers too.
+        _opensLeft -= isInfo ? 1 : 0;
+        _metaOpensLeft -= isInfo ? 0 : 1;
         try
         {
-            NextContext context = await OpenAsync(name).ConfigureAwait(false);
-            _opensLeft -= isInfo ? 1 : 0;
-            _metaOpensLeft -= isInfo ? 0 : 1;
-            return context;
+            return await OpenAsync(name).ConfigureAwait(false);
         }
         catch (Exception e) when (e is not ConnectionEndedException && !_connection.Aborted.IsCancellationRequested)
         {

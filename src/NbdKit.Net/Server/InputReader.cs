@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Net.Sockets;
 using System.Runtime.CompilerServices;
 using NbdKit.Buffers;
@@ -19,6 +20,9 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
     // small pieces then, and the payload goes straight to its own memory.
     private const int SmallReceive = 4 << 10;
 
+    // What has come of a message is copied for the time of a wait up to this size.
+    private const int MostKept = 32 << 10;
+
     private Slab? _slab;
     private int _start;
     private int _end;
@@ -37,6 +41,12 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
 
     /// <summary>Set while the payloads that arrive are large.</summary>
     public bool ExpectLargePayload { get; set; }
+
+    /// <summary>
+    /// Set while it is not known yet who asks: what has come of a message then waits for the rest in as little memory as it needs.
+    /// Later, connections are fewer, and time is dearer.
+    /// </summary>
+    public bool IsFrugal { get; set; } = true;
 
     public void Advance(int count) => _start += count;
 
@@ -64,6 +74,10 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         Buffered[..here].CopyTo(buffer);
         Advance(here);
         buffer = buffer[here..];
+        if (IsFrugal && buffer.Length > 0)
+        {
+            ReleaseSlab();
+        }
         stall.Progress();
         while (buffer.Length > 0)
         {
@@ -162,6 +176,10 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
                 stall.Progress();
                 running = true;
             }
+            if (IsFrugal && Count <= MostKept && (Count > 0 || inside))
+            {
+                await WaitFrugallyAsync(cancellationToken).ConfigureAwait(false);
+            }
             Slab slab = MakeRoom(needed);
             int room = ExpectLargePayload ? Math.Max(SmallReceive, needed - Count) : Slab.Size;
             Memory<byte> free = slab.Memory[_end..];
@@ -179,6 +197,29 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         }
         stall.Stop();
         return true;
+    }
+
+    [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder))]
+    private async ValueTask WaitFrugallyAsync(CancellationToken cancellationToken)
+    {
+        int count = Count;
+        byte[] kept = ArrayPool<byte>.Shared.Rent(count);
+        try
+        {
+            Buffered.CopyTo(kept);
+            ReleaseSlab();
+            await transport.WaitForDataAsync(cancellationToken).ConfigureAwait(false);
+            kept.AsMemory(0, count).CopyTo(MakeRoom(count).Memory);
+            _end = count;
+        }
+        catch (Exception e) when (IsTransportFault(e))
+        {
+            throw Lost(e);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(kept);
+        }
     }
 
     /// <summary>Gives the buffer back; nothing may be read afterwards.</summary>

@@ -10,10 +10,18 @@ internal sealed class Listener : IAsyncDisposable
     // Descriptors run out when the rest of the process uses them up: accepting in a tight loop would only burn CPU.
     private static readonly TimeSpan BackOff = TimeSpan.FromMilliseconds(100);
 
+    // One line of log says it; it may be so for hours, or come and go.
+    private static readonly TimeSpan LogInterval = TimeSpan.FromSeconds(10);
+
+    // What clients leave to the rest of the process: without a single descriptor it cannot even load code.
+    private const int ReservedDescriptors = 16;
+
     private readonly ServerCore _server;
     private readonly Socket _socket;
     private readonly CancellationTokenSource _stopping = new();
     private readonly string? _path;
+    private readonly long _highest = LinuxDescriptors.Limit is var limit ? limit - Math.Min(ReservedDescriptors, limit / 4) : 0;
+    private long? _logged;
     private Task _accepting = Task.CompletedTask;
 
     private Listener(ServerCore server, Socket socket, EndPoint endPoint, string? path)
@@ -83,32 +91,58 @@ internal sealed class Listener : IAsyncDisposable
 
     private async Task AcceptAsync()
     {
-        bool failing = false;
         while (!_stopping.IsCancellationRequested)
         {
+            Socket client;
             try
             {
-                Socket client = await _socket.AcceptAsync(_stopping.Token).ConfigureAwait(false);
-                failing = false;
-                // On the pool, so that a client whose first steps complete at once does not hold up the next.
-                ThreadPool.UnsafeQueueUserWorkItem(
-                    static work => _ = work.Listener.ServeAsync(work.Client), (Listener: this, Client: client), preferLocal: false);
+                client = await _socket.AcceptAsync(_stopping.Token).ConfigureAwait(false);
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException or OperationCanceledException)
             {
-                if (_stopping.IsCancellationRequested)
-                {
-                    return;
-                }
-                if (!failing)
-                {
-                    Log.AcceptFailed(_server.Logger, e);
-                }
-                failing = true;
-                await Task.Delay(BackOff, _server.TimeProvider, _stopping.Token)
-                    .ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+                await BackOffAsync(e).ConfigureAwait(false);
+                continue;
+            }
+            if (client.Handle >= _highest && !await WaitForDescriptorsAsync().ConfigureAwait(false))
+            {
+                client.Dispose();
+                return;
+            }
+            // On the pool, so that a client whose first steps complete at once does not hold up the next.
+            ThreadPool.UnsafeQueueUserWorkItem(
+                static work => _ = work.Listener.ServeAsync(work.Client), (Listener: this, Client: client), preferLocal: false);
+        }
+    }
+
+    /// <summary>
+    /// Waits with a client that has one of the last descriptors until there are more; the next ones wait to be accepted. False if the
+    /// listener ends first.
+    /// </summary>
+    private async ValueTask<bool> WaitForDescriptorsAsync()
+    {
+        while (!LinuxDescriptors.AreFreeBelow(_highest))
+        {
+            await BackOffAsync(null).ConfigureAwait(false);
+            if (_stopping.IsCancellationRequested)
+            {
+                return false;
             }
         }
+        return true;
+    }
+
+    private async ValueTask BackOffAsync(Exception? failure)
+    {
+        if (_stopping.IsCancellationRequested)
+        {
+            return;
+        }
+        if (_logged is not { } logged || _server.TimeProvider.GetElapsedTime(logged) >= LogInterval)
+        {
+            _logged = _server.TimeProvider.GetTimestamp();
+            Log.AcceptFailed(_server.Logger, failure);
+        }
+        await Task.Delay(BackOff, _server.TimeProvider, _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
     private void KeepAlive(Socket client)

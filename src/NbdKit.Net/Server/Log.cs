@@ -12,8 +12,8 @@ internal static partial class Log
     [LoggerMessage(2, LogLevel.Information, "Listening on {EndPoint}")]
     public static partial void Listening(ILogger logger, string endPoint);
 
-    [LoggerMessage(3, LogLevel.Warning, "Accepting a client failed; accepting goes on in a moment")]
-    public static partial void AcceptFailed(ILogger logger, Exception exception);
+    [LoggerMessage(3, LogLevel.Warning, "A client cannot be accepted, for lack of descriptors or memory; this is tried again in a moment")]
+    public static partial void AcceptFailed(ILogger logger, Exception? exception);
 
     [LoggerMessage(4, LogLevel.Warning, "Connection {Id} from {Peer} refused: {Limit} clients are connected")]
     public static partial void TooManyConnections(ILogger logger, long id, string peer, int limit);

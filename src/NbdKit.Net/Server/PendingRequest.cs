@@ -150,7 +150,7 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         _slab = null;
         if (_rented is not null)
         {
-            System.Buffers.ArrayPool<byte>.Shared.Return(_rented);
+            PayloadArrays.Return(_rented);
             _rented = null;
         }
         ReplySegment reply = Reply;

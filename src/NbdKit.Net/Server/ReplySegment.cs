@@ -1,10 +1,9 @@
-using System.Buffers;
 using NbdKit.Buffers;
 
 namespace NbdKit.Server;
 
 /// <summary>
-/// Whole replies in one piece of memory, ready to be sent. Owns its memory: a hold on a slab, or an array of the shared pool.
+/// Whole replies in one piece of memory, ready to be sent. Owns its memory: a hold on a slab, or an array of <see cref="PayloadArrays"/>.
 /// </summary>
 internal readonly struct ReplySegment
 {
@@ -43,7 +42,7 @@ internal readonly struct ReplySegment
         _slab?.Release();
         if (_rented is not null)
         {
-            ArrayPool<byte>.Shared.Return(_rented);
+            PayloadArrays.Return(_rented);
         }
     }
 }

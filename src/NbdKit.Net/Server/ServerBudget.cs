@@ -5,17 +5,23 @@ namespace NbdKit.Server;
 /// <summary>The payload bytes that all connections of a server hold together.</summary>
 internal sealed class ServerBudget(long limit)
 {
+    // What a connection that holds nothing may take of the part that is kept for such.
+    private const int SmallBytes = 64 << 10;
+
+    private readonly long _forSmall = limit / 16;
     private readonly ConcurrentQueue<FlowBudget> _waiting = new();
     private long _bytes;
 
     /// <summary>
-    /// Whether a connection that holds so much may take more: up to as much as is left for all others. So those that hold on to
-    /// what they have never take everything, however many they are, and one that holds nothing finds room.
+    /// Whether a connection that holds so much may take more: up to as much as is left for all others, of which a part is kept for
+    /// small requests of connections that hold nothing. Many that hold on to what they have could take everything else between
+    /// them, and the others would wait for as long as those stall.
     /// </summary>
     public bool HasRoom(long held, long bytes)
     {
         long total = Volatile.Read(ref _bytes);
-        return total == 0 || held + bytes <= limit - total;
+        long left = limit - total;
+        return total == 0 || held + bytes <= (held == 0 && bytes <= SmallBytes ? left : left - _forSmall);
     }
 
     public void Take(long bytes) => Interlocked.Add(ref _bytes, bytes);

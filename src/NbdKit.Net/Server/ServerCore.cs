@@ -57,6 +57,9 @@ internal sealed partial class ServerCore : IDisposable
 
     private readonly SplicePipes _pipes = new(MaxThreads);
 
+    /// <summary>Where calls of layers run that block.</summary>
+    public BlockingCalls BlockingCalls { get; } = new(MaxThreads);
+
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
     public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);

@@ -1,4 +1,3 @@
-using System.Buffers;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using NbdKit.Buffers;
@@ -63,11 +62,18 @@ internal sealed partial class Transmission
         }
         int headerSize = header.Type == CommandType.Read ? _dataHeaderSize : _successSize;
         int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
-        byte[]? large = size > LargePayload ? ArrayPool<byte>.Shared.Rent(size) : null;
-        Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
+        int counted = size > LargePayload ? size : 0;
+        byte[]? large = null;
         ValueTask call;
         try
         {
+            if (counted > 0)
+            {
+                // From now on, not only when the reply is queued: the call may take its time, and others look meanwhile.
+                _budget.Take(counted);
+                large = PayloadArrays.Rent(size);
+            }
+            Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
             call = Call(header, header.Type == CommandType.Read ? reply[headerSize..] : data); // 5
             if (call.IsCompletedSuccessfully)
             {
@@ -80,6 +86,7 @@ internal sealed partial class Transmission
                 else
                 {
                     _replies.Queue(ReplySegment.Rented(large, size));
+                    _budget.Give(counted);
                 }
                 Return(rented);
                 return;
@@ -89,10 +96,18 @@ internal sealed partial class Transmission
         {
             Return(large);
             Return(rented);
+            if (counted > 0)
+            {
+                _budget.Give(counted);
+            }
             ReplyFault(header, Report(header, e));
             return;
         }
         PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
+        if (counted > 0)
+        {
+            _budget.Give(counted);
+        }
         pending.Reply = large is null ? _replies.Detach(size) : ReplySegment.Rented(large, size);
         pending.Await(call);
     }
@@ -112,7 +127,7 @@ internal sealed partial class Transmission
         }
     }
 
-    /// <summary>Starts a request on the thread pool, or with its place in the order of replies.</summary>
+    /// <summary>Starts a request on a thread that may block, or with its place in the order of replies.</summary>
     private void StartElsewhere(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
     {
         PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
@@ -120,13 +135,13 @@ internal sealed partial class Transmission
         {
             int size = header.Type == CommandType.Read ? _dataHeaderSize + (int)header.Length : _successSize;
             pending.Reply = size > LargePayload
-                ? ReplySegment.Rented(ArrayPool<byte>.Shared.Rent(size), size)
+                ? ReplySegment.Rented(PayloadArrays.Rent(size), size)
                 : _replies.ReserveShared(size, out _);
         }
         _order?.Add(pending);
         if (_export.Info.IsBlocking)
         {
-            ThreadPool.UnsafeQueueUserWorkItem(pending, preferLocal: false);
+            _connection.Server.BlockingCalls.Queue(pending);
         }
         else
         {
@@ -164,7 +179,7 @@ internal sealed partial class Transmission
         }
         // Held from now on: a client that takes its time to send it holds it all the same.
         _budget.Take(length);
-        byte[] rented = ArrayPool<byte>.Shared.Rent(length);
+        byte[] rented = PayloadArrays.Rent(length);
         try
         {
             await _input.ReadExactlyAsync(rented.AsMemory(0, length), _connection.Receiving).ConfigureAwait(false);
@@ -185,7 +200,7 @@ internal sealed partial class Transmission
     {
         if (rented is not null)
         {
-            ArrayPool<byte>.Shared.Return(rented);
+            PayloadArrays.Return(rented);
         }
     }
 }

@@ -1,5 +1,5 @@
-using System.Buffers;
 using System.Runtime.CompilerServices;
+using NbdKit.Buffers;
 using NbdKit.Protocol;
 
 namespace NbdKit.Server;
@@ -137,7 +137,7 @@ internal sealed partial class Transmission
             await PlanAsync(header, length, pending, asking).ConfigureAwait(false);
         }
         SparsePlan plan = pending.Plan;
-        byte[] rented = ArrayPool<byte>.Shared.Rent(SizeOf(plan, header));
+        byte[] rented = PayloadArrays.Rent(SizeOf(plan, header));
         try
         {
             int at = 0;
@@ -157,7 +157,7 @@ internal sealed partial class Transmission
         }
         catch
         {
-            ArrayPool<byte>.Shared.Return(rented);
+            PayloadArrays.Return(rented);
             throw;
         }
     }
@@ -172,7 +172,7 @@ internal sealed partial class Transmission
         ExtentList extents = pending.AllExtents;
         extents.Reset(offset, offset + length);
         // Every chunk header but the first lies in the room of a hole, which is longer; the end needs room of its own.
-        byte[] rented = ArrayPool<byte>.Shared.Rent(
+        byte[] rented = PayloadArrays.Rent(
             Math.Max(start + (int)length, ReplyChunk.HoleSize(_form)) + EndSize(header));
         try
         {
@@ -198,7 +198,7 @@ internal sealed partial class Transmission
         }
         catch
         {
-            ArrayPool<byte>.Shared.Return(rented);
+            PayloadArrays.Return(rented);
             throw;
         }
     }

@@ -278,6 +278,21 @@ public sealed class InfoGoTests : WireTest
     }
 
     [Test, Property("Rule", "P08")]
+    public async Task P08_Repeated_INFO_of_an_unknown_export_runs_out_of_opens_and_ends_the_connection()
+    {
+        ServerFixture server = await ServeAsync();
+        WireClient client = await server.HaggleAsync();
+        for (int i = 0; i < 4; i++)
+        {
+            Assert.That((await client.InfoAsync("unknown")).Type, Is.EqualTo(Rep.Unknown));
+        }
+
+        await client.SendOptionAsync(Opt.Info, WireBytes.InfoRequest("unknown"u8));
+
+        await client.ExpectGoneAsync(NbdDisconnectReason.LimitExceeded);
+    }
+
+    [Test, Property("Rule", "P08")]
     public async Task P08_GO_is_possible_when_all_opens_of_INFO_are_used_up()
     {
         ServerFixture server = await ServeAsync();

@@ -153,7 +153,8 @@ public sealed class StringTests : WireTest
     [Test, Property("Rule", "P09")]
     public async Task P09_Names_are_compared_byte_for_byte_and_never_interpreted()
     {
-        ServerFixture server = await ServeAsync(new TestPlugin(new TestExport("disk"), new TestExport("é")));
+        ServerFixture server = await ServeAsync(
+            new TestPlugin(new TestExport("disk"), new TestExport("é")), new NbdServerOptions { MaxOpensInHandshake = 20 });
         WireClient client = await server.HaggleAsync();
         string[] strangers =
         [

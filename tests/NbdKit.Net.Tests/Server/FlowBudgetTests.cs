@@ -42,6 +42,25 @@ public sealed class FlowBudgetTests
     }
 
     [Test]
+    public void Those_who_take_all_they_can_get_leave_room_for_small_requests_of_others()
+    {
+        const int limit = 512 << 20;
+        var server = new ServerBudget(limit);
+        for (int i = 0; i < 100; i++)
+        {
+            var greedy = new FlowBudget(1000, limit, server);
+            for (int bytes = 32 << 20; bytes > 0; bytes /= 2)
+            {
+                if (greedy.HasRoom(bytes))
+                {
+                    greedy.Take(bytes);
+                }
+            }
+        }
+        Assert.That(new FlowBudget(1, limit, server).HasRoom(4096));
+    }
+
+    [Test]
     public async Task A_wait_ends_with_whatever_makes_room()
     {
         var server = new ServerBudget(100);

@@ -44,6 +44,35 @@ public sealed class InputReaderTests
     }
 
     [Test]
+    public async Task The_part_of_a_message_that_came_holds_no_slab_while_the_rest_does_not_come()
+    {
+        _transport.Feed(1, 2, 3);
+        Assert.That(await _input.FillAsync(3, None));
+        Slab used = _input.Slab;
+        Task<bool> filling = _input.FillAsync(5, None).AsTask();
+        Slab free = _pool.Rent();
+        Assert.That(free, Is.SameAs(used));
+        free.Memory.Span.Clear();
+        _transport.Feed(4, 5);
+        Assert.That(await filling.Soon());
+        Assert.That(_input.Buffered.ToArray(), Is.EqualTo(new byte[] { 1, 2, 3, 4, 5 }));
+    }
+
+    [Test]
+    public async Task A_payload_that_is_read_elsewhere_holds_no_slab_meanwhile()
+    {
+        _transport.Feed(1, 2, 3);
+        Assert.That(await _input.FillAsync(1, None));
+        Slab used = _input.Slab;
+        byte[] payload = new byte[4];
+        Task reading = _input.ReadExactlyAsync(payload, None).AsTask();
+        Assert.That(_pool.Rent(), Is.SameAs(used));
+        _transport.Feed(4);
+        await reading.Soon();
+        Assert.That(payload, Is.EqualTo(new byte[] { 1, 2, 3, 4 }));
+    }
+
+    [Test]
     public async Task The_end_between_two_messages_is_an_end_and_inside_one_a_loss()
     {
         _transport.Feed(1, 2, 3);
