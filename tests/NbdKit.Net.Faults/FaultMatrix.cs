@@ -20,6 +20,7 @@ internal static class FaultMatrix
 
     private static readonly Fault[] Rows =
     [
+        new MalformedStreams(),
         new FilterStacks(),
     ];
 
