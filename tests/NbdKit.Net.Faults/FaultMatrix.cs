@@ -21,6 +21,7 @@ internal static class FaultMatrix
     private static readonly Fault[] Rows =
     [
         new MalformedStreams(),
+        new Cuts(),
         new FilterStacks(),
     ];
 
