@@ -22,6 +22,7 @@ internal static class FaultMatrix
     [
         new MalformedStreams(),
         new Cuts(),
+        new PluginFaults(),
         new FilterStacks(),
     ];
 
