@@ -8,6 +8,11 @@ internal sealed class ExtentsTarget : ServerTarget
 {
     private const int Entry = 10;
 
+    // What exceptions cost is the plugin's own affair.
+    private const int MostSwallowed = 8;
+
+    private int _swallowed;
+
     public ExtentsTarget()
         : base(handshake: false)
     {
@@ -53,11 +58,12 @@ internal sealed class ExtentsTarget : ServerTarget
     public override async Task<long> RunAsync(MutantStream stream, bool legal)
     {
         byte[] script = stream.Chunks.Length > 0 ? stream.Chunks[^1] : [];
+        _swallowed = 0;
         Plugin.Extents = script.Length < Entry ? null : (offset, length, extents) => Report(script, offset, length, extents);
         return await ServeAsync(stream.Variant, stream.Chunks.Length > 0 ? stream.Chunks[..^1] : [], legal);
     }
 
-    private static void Report(ReadOnlySpan<byte> script, long offset, long length, ExtentList extents)
+    private void Report(ReadOnlySpan<byte> script, long offset, long length, ExtentList extents)
     {
         long at = offset;
         for (; script.Length >= Entry; script = script[Entry..])
@@ -83,7 +89,7 @@ internal sealed class ExtentsTarget : ServerTarget
                 extents.Add(from, count, (how & 64) != 0 ? (ExtentStatus)(ulong)raw : status);
                 at = from + count;
             }
-            catch (ArgumentException) when ((how & 16) != 0)
+            catch (ArgumentException) when ((how & 16) != 0 && _swallowed++ < MostSwallowed)
             {
                 // A plugin may answer all the same.
                 return;
