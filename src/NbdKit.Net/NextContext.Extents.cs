@@ -3,6 +3,9 @@ namespace NbdKit;
 // Questions about extents that one answer of a layer may not settle (nbdkit_extents_full, nbdkit_extents_aligned).
 public sealed partial class NextContext
 {
+    // A layer may tell a few bytes at a time, of a disk that has 2^63 of them.
+    private const int EnoughAnswers = 256;
+
     /// <summary>Asks for extents until the whole range is covered or the list is full.</summary>
     /// <param name="offset">First byte.</param>
     /// <param name="length">Number of bytes, at least 1.</param>
@@ -10,35 +13,14 @@ public sealed partial class NextContext
     /// <param name="cancellationToken">Gives up.</param>
     /// <returns>Extents that begin at <paramref name="offset"/> and end exactly with the range, unless the list is full.</returns>
     /// <exception cref="NbdException">The layer failed, or stopped answering.</exception>
-    public async ValueTask<ExtentList> ExtentsFullAsync(
+    public ValueTask<ExtentList> ExtentsFullAsync(
         long offset, long length, string metaContext, CancellationToken cancellationToken)
-    {
-        CheckRange(offset, length);
-        var full = new ExtentList(offset, offset + length, metaContext);
-        Hold();
-        try
-        {
-            while (!full.IsFull)
-            {
-                long from = full.Covered;
-                var part = new ExtentList(from, offset + length, metaContext);
-                await ExtentsAsync(from, offset + length - from, RequestFlags.None, part, cancellationToken).ConfigureAwait(false);
-                foreach (Extent extent in part)
-                {
-                    full.Add(extent.Offset, extent.Length, extent.Status);
-                }
-            }
-        }
-        finally
-        {
-            Leave();
-        }
-        return full;
-    }
+        => ExtentsFullAsync(offset, length, length, metaContext, cancellationToken);
 
     /// <summary>
     /// Asks for extents whose borders are multiples of a block size: a block made of several kinds gets only the status bits
-    /// that all of them have. A short block at the end of the export is kept.
+    /// that all of them have. A short block at the end of the export is kept. May stop before the end of the range, as a layer
+    /// may, if the layer below tells little at a time.
     /// </summary>
     /// <param name="offset">First byte.</param>
     /// <param name="length">Number of bytes, at least 1.</param>
@@ -54,7 +36,8 @@ public sealed partial class NextContext
         long end = length > size - offset - (alignment - 1)
             ? size
             : Math.Min(size, (offset + length + alignment - 1) & ~(alignment - 1));
-        ExtentList fine = await ExtentsFullAsync(start, end - start, extents.MetaContext, cancellationToken).ConfigureAwait(false);
+        ExtentList fine = await ExtentsFullAsync(
+            start, end - start, Math.Min(alignment, end - start), extents.MetaContext, cancellationToken).ConfigureAwait(false);
         long at = start;
         int i = 0;
         long covered = fine.Covered;
@@ -87,5 +70,36 @@ public sealed partial class NextContext
             extents.Add(at, to - at, status);
             at = to;
         }
+    }
+
+    /// <summary>Asks until the range is covered or the list full; after many answers only as far as need be.</summary>
+    private async ValueTask<ExtentList> ExtentsFullAsync(
+        long offset, long length, long needed, string metaContext, CancellationToken cancellationToken)
+    {
+        CheckRange(offset, length);
+        long end = offset + length;
+        var full = new ExtentList(offset, end, metaContext);
+        var part = new ExtentList(offset, end, metaContext);
+        Hold();
+        try
+        {
+            for (int answers = 0; !full.IsFull && (answers < EnoughAnswers || full.Covered - offset < needed); answers++)
+            {
+                // A layer that answers at once need not look at it.
+                cancellationToken.ThrowIfCancellationRequested();
+                long from = full.Covered;
+                part.Reset(from, end);
+                await ExtentsAsync(from, end - from, RequestFlags.None, part, cancellationToken).ConfigureAwait(false);
+                foreach (Extent extent in part)
+                {
+                    full.Add(extent.Offset, extent.Length, extent.Status);
+                }
+            }
+        }
+        finally
+        {
+            Leave();
+        }
+        return full;
     }
 }

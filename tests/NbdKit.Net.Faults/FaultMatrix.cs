@@ -22,9 +22,12 @@ internal static class FaultMatrix
     [
         new IdleConnections(),
         new HalfOpenHandshakes(),
+        new MalformedStreams(),
+        new Cuts(),
         new KilledServer(),
         new PowerCuts(),
         new FaultyNetwork(),
+        new PluginFaults(),
         new CancellationStorm(),
         new ShutdownDrain(),
         new DeafReaders(),

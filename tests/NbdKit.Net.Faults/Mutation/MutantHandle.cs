@@ -1,0 +1,93 @@
+namespace NbdKit.Faults.Mutation;
+
+/// <summary>One context of a <see cref="MutantPlugin"/>.</summary>
+internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : INbdPluginHandle
+{
+    private bool _closed;
+
+    public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(info);
+
+    public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
+    {
+        Check(offset, buffer.Length);
+        Span<byte> bytes = buffer.Span;
+        for (int i = 0; i < bytes.Length; i++)
+        {
+            bytes[i] = MutantPlugin.At((ulong)offset + (uint)i);
+        }
+        return default;
+    }
+
+    // What is reported to be zero is not touched, but for bytes that must not be sent.
+    public async ValueTask ReadSparseAsync(
+        Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
+    {
+        await ReadAsync(buffer, offset, cancellationToken);
+        plugin.Extents?.Invoke(offset, buffer.Length, extents);
+        foreach (Extent extent in extents)
+        {
+            if ((extent.Status & ExtentStatus.Zero) != 0)
+            {
+                buffer.Span.Slice((int)(extent.Offset - offset), (int)extent.Length).Fill(0xa5);
+            }
+        }
+    }
+
+    public ValueTask WriteAsync(ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
+    {
+        Check(offset, data.Length);
+        return default;
+    }
+
+    public ValueTask FlushAsync(CancellationToken cancellationToken) => default;
+
+    public ValueTask TrimAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+    {
+        Check(offset, length);
+        return default;
+    }
+
+    public ValueTask ZeroAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
+    {
+        Check(offset, length);
+        return default;
+    }
+
+    public ValueTask CacheAsync(long offset, long length, CancellationToken cancellationToken)
+    {
+        Check(offset, length);
+        return default;
+    }
+
+    public ValueTask ExtentsAsync(
+        long offset, long length, RequestFlags flags, ExtentList extents, CancellationToken cancellationToken)
+    {
+        Check(offset, length);
+        if (plugin.Extents is null)
+        {
+            extents.Add(offset, length, ExtentStatus.Data);
+        }
+        else
+        {
+            plugin.Extents(offset, length, extents);
+        }
+        return default;
+    }
+
+    public ValueTask CloseAsync()
+    {
+        MutationException.Require(!_closed, "a context was closed twice");
+        _closed = true;
+        plugin.Close();
+        return default;
+    }
+
+    // What does not lie inside of the export, or is nothing at all, must not come as far as a plugin.
+    private void Check(long offset, long length)
+    {
+        if (_closed || offset < 0 || length < 1 || length > info.Size - offset)
+        {
+            plugin.Broken = $"a call for {length} bytes at {offset} of {info.Size} (closed: {_closed})";
+        }
+    }
+}

@@ -1,0 +1,79 @@
+using System.Diagnostics;
+
+namespace NbdKit.Faults.Mutation;
+
+/// <summary>All targets, and the running of streams on them within their limits of time and memory.</summary>
+internal sealed class MutationBench : IAsyncDisposable
+{
+    private const long MaxAllocation = 4 << 20;
+
+    // Something else on the machine may have cost the time, or allocated the memory, so it counts only if it happens each time.
+    private const int Tries = 6;
+
+    private static readonly TimeSpan MaxTime = TimeSpan.FromMilliseconds(50);
+
+    private readonly MutationTarget[] _targets =
+    [
+        new ServerTarget(handshake: true),
+        new ServerTarget(handshake: false),
+        new ExtentsTarget(),
+        new ReplyTarget(handshake: true),
+        new ReplyTarget(handshake: false),
+        new TextTarget(),
+    ];
+
+    // In percent, in the order of the targets.
+    private readonly int[] _shares = [25, 30, 15, 8, 12, 10];
+
+    /// <summary>The target that is due in a run.</summary>
+    public MutationTarget Pick(Random random)
+    {
+        int at = random.Next(100);
+        for (int i = 0; ; i++)
+        {
+            at -= _shares[i];
+            if (at < 0)
+            {
+                return _targets[i];
+            }
+        }
+    }
+
+    public MutationTarget Find(string name) => _targets.Single(target => target.Name == name);
+
+    /// <summary>Runs one stream; what is wrong, or null.</summary>
+    public static async Task<string?> RunAsync(MutationTarget target, MutantStream stream, bool legal)
+    {
+        string? fault = null;
+        for (int i = 0; i < Tries; i++)
+        {
+            long begin = Stopwatch.GetTimestamp();
+            long before = GC.GetTotalAllocatedBytes();
+            long declared;
+            try
+            {
+                declared = await target.RunAsync(stream, legal);
+            }
+            catch (Exception e)
+            {
+                return e.ToString();
+            }
+            TimeSpan time = Stopwatch.GetElapsedTime(begin);
+            long allocated = GC.GetTotalAllocatedBytes() - before;
+            if (time <= MaxTime && allocated <= MaxAllocation + (2 * declared))
+            {
+                return null;
+            }
+            fault = $"it took {time.TotalMilliseconds:F0} ms and {allocated} bytes, for {declared} that it declares";
+        }
+        return fault;
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (MutationTarget target in _targets)
+        {
+            await target.DisposeAsync();
+        }
+    }
+}

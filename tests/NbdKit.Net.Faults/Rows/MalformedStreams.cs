@@ -1,0 +1,83 @@
+using System.Diagnostics;
+using System.Globalization;
+using NbdKit.Faults.Mutation;
+
+namespace NbdKit.Faults.Rows;
+
+/// <summary>
+/// A million malformed streams for everything that reads what others wrote. Every sixteenth is a good one, and must be served
+/// completely: by the same servers, after all that was spoilt.
+/// </summary>
+/// <remarks>
+/// A stream that fails is made short and printed, with its seed and number, and written to a file. Put into the folder Corpus, it
+/// is run each time.
+/// </remarks>
+internal sealed class MalformedStreams : Fault
+{
+    private const int GoodEvery = 16;
+
+    public override string Id => "F03";
+
+    public override string Title => "malformed streams";
+
+    public override async Task<string> RunAsync(FaultRun run)
+    {
+        var watch = Stopwatch.StartNew();
+        long count = run.Size(1_000_000, 100_000_000);
+        int shards = System.Environment.ProcessorCount;
+        int kept = await ReplayCorpusAsync();
+        long next = -1;
+        using var failed = new CancellationTokenSource();
+        await Task.WhenAll(Enumerable.Range(0, shards).Select(_ => Task.Run(ShardAsync)));
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"{count} streams and {kept} of the corpus, none escaped, {count / watch.Elapsed.TotalSeconds:F0} a second");
+
+        async Task ShardAsync()
+        {
+            await using var bench = new MutationBench();
+            while (Interlocked.Increment(ref next) is var index && index < count && !failed.IsCancellationRequested)
+            {
+                await RunOneAsync(bench, run, index, failed);
+            }
+        }
+    }
+
+    private static async Task RunOneAsync(MutationBench bench, FaultRun run, long index, CancellationTokenSource failed)
+    {
+        var random = new Random(unchecked((run.Seed * 1_000_003) + (int)index + (int)(index >> 31)));
+        MutationTarget target = bench.Pick(random);
+        bool legal = index % GoodEvery == 0;
+        MutantStream stream = target.Make(random, legal);
+        if (await MutationBench.RunAsync(target, stream, legal) is not { } fault)
+        {
+            return;
+        }
+        await failed.CancelAsync();
+        if (!legal)
+        {
+            stream = await Shrinker.ShrinkAsync(
+                stream, target.IsStream, async shorter => await MutationBench.RunAsync(target, shorter, legal: false) is not null);
+            fault = await MutationBench.RunAsync(target, stream, legal: false) ?? fault;
+        }
+        string path = Path.Combine(Path.GetTempPath(), $"{target.Name}.{run.Seed}-{index}.hex");
+        await File.WriteAllTextAsync(path, $"# {fault.ReplaceLineEndings("\n# ")}\n{stream}");
+        throw new MutationException(
+            $"{target.Name}, seed {run.Seed}, stream {index} ({(legal ? "a good one" : "malformed")}), in {path}:\n{stream}{fault}");
+    }
+
+    private static async Task<int> ReplayCorpusAsync()
+    {
+        await using var bench = new MutationBench();
+        string[] paths = Directory.GetFiles(Path.Combine(AppContext.BaseDirectory, "Corpus"), "*.hex");
+        foreach (string path in paths)
+        {
+            MutationTarget target = bench.Find(Path.GetFileName(path).Split('.')[0]);
+            if (await MutationBench.RunAsync(target, MutantStream.Parse(await File.ReadAllTextAsync(path)), legal: false) is { } fault)
+            {
+                throw new MutationException($"{path}: {fault}");
+            }
+        }
+        return paths.Length > 0 ? paths.Length : throw new InvalidOperationException("The corpus is missing.");
+    }
+}
