@@ -9,8 +9,8 @@ namespace NbdKit.Buffers;
 /// </summary>
 internal static class PayloadArrays
 {
-    /// <summary>The longest array that comes from the pool.</summary>
-    public const int MaxPooled = 1 << 20;
+    /// <summary>The longest array that comes from the pool: enough for a payload of 1 MiB, which is common, with its header.</summary>
+    public const int MaxPooled = 2 << 20;
 
     /// <summary>An array of at least so many bytes, of any content.</summary>
     public static byte[] Rent(int size)

@@ -146,6 +146,7 @@ internal sealed class ReplyWriter(
     /// <summary>Sends until the writer is closed and empty. Ends the connection with an exception if the client takes no more.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
+        transport.Progressed = stall.Progress;
         try
         {
             while (true)

@@ -40,11 +40,17 @@ internal sealed class PipeTransport(IDuplexPipe pipe) : Transport
         Begin(ref _sending);
         try
         {
-            FlushResult result = await pipe.Output.WriteAsync(bytes, cancellationToken).ConfigureAwait(false);
-            if (result.IsCompleted || result.IsCanceled)
+            while (bytes.Length > 0)
             {
-                _peerGone = true;
-                throw new IOException("The client reads no more.");
+                ReadOnlyMemory<byte> piece = bytes[..Math.Min(bytes.Length, PieceBytes)];
+                FlushResult result = await pipe.Output.WriteAsync(piece, cancellationToken).ConfigureAwait(false);
+                if (result.IsCompleted || result.IsCanceled)
+                {
+                    _peerGone = true;
+                    throw new IOException("The client reads no more.");
+                }
+                bytes = bytes[piece.Length..];
+                Progressed?.Invoke();
             }
         }
         finally

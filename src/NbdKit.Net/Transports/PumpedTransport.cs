@@ -36,6 +36,12 @@ internal sealed class PumpedTransport(SocketTransport socket, PumpThreads thread
 
     public override int ReceiveNow(Span<byte> buffer) => socket.ReceiveNow(buffer);
 
+    public override Action? Progressed
+    {
+        get => socket.Progressed;
+        set => socket.Progressed = value;
+    }
+
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
         => socket.SendAsync(bytes, cancellationToken);
 

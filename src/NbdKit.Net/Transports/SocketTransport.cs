@@ -229,6 +229,7 @@ internal sealed class SocketTransport : Transport
     {
         await watch.WaitWritableAsync().ConfigureAwait(false);
         cancellationToken.ThrowIfCancellationRequested();
+        Progressed?.Invoke();
         await SendAsync(bytes, cancellationToken).ConfigureAwait(false);
     }
 
@@ -247,6 +248,7 @@ internal sealed class SocketTransport : Transport
             {
                 await watch.WaitWritableAsync().ConfigureAwait(false);
                 cancellationToken.ThrowIfCancellationRequested();
+                Progressed?.Invoke();
                 sent = SendNow(bytes.Span, loan, sent, pipe);
             }
         }
@@ -299,6 +301,7 @@ internal sealed class SocketTransport : Transport
         {
             int sent = await _socket.SendAsync(bytes, SocketFlags.None, cancellationToken).ConfigureAwait(false);
             bytes = bytes[sent..];
+            Progressed?.Invoke();
         }
     }
 

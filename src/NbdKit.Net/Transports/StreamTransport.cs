@@ -15,6 +15,10 @@ internal sealed class StreamTransport(Stream stream) : Transport
 
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
     {
+        if (bytes.Length > PieceBytes)
+        {
+            return SendPiecesAsync(bytes, cancellationToken);
+        }
         ValueTask writing = stream.WriteAsync(bytes, cancellationToken);
         if (!writing.IsCompletedSuccessfully)
         {
@@ -46,6 +50,18 @@ internal sealed class StreamTransport(Stream stream) : Transport
     }
 
     public override void Abort() => stream.Dispose();
+
+    private async ValueTask SendPiecesAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
+    {
+        while (bytes.Length > 0)
+        {
+            ReadOnlyMemory<byte> piece = bytes[..Math.Min(bytes.Length, PieceBytes)];
+            await stream.WriteAsync(piece, cancellationToken).ConfigureAwait(false);
+            bytes = bytes[piece.Length..];
+            Progressed?.Invoke();
+        }
+        await stream.FlushAsync(cancellationToken).ConfigureAwait(false);
+    }
 
     private async ValueTask FlushAfterAsync(ValueTask writing, CancellationToken cancellationToken)
     {

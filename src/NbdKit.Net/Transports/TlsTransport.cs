@@ -49,6 +49,12 @@ internal sealed class TlsTransport : Transport, IDisposable
     public override ValueTask<int> ReceiveAsync(Memory<byte> buffer, CancellationToken cancellationToken)
         => _ssl.ReadAsync(buffer, CancellationToken.None);
 
+    public override Action? Progressed
+    {
+        get => _inner.Progressed;
+        set => _inner.Progressed = value;
+    }
+
     public override ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken)
         => bytes.Length <= RecordBytes ? _ssl.WriteAsync(bytes, CancellationToken.None) : SendManyAsync(bytes, null);
 

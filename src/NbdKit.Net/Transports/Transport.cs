@@ -6,6 +6,9 @@ namespace NbdKit.Transports;
 /// <summary>Bytes to and from one client. One receive and one send may be under way at a time.</summary>
 internal abstract class Transport
 {
+    /// <summary>Where it cannot be seen how much of what was sent is taken, this much is sent at a time.</summary>
+    protected const int PieceBytes = 256 << 10;
+
     /// <summary>Who is at the other end.</summary>
     public virtual NbdPeer Peer => NbdPeer.Unknown;
 
@@ -35,6 +38,9 @@ internal abstract class Transport
 
     /// <summary>Receives what is there; -1 if that is nothing, 0 when the peer has sent its last byte.</summary>
     public virtual int ReceiveNow(Span<byte> buffer) => -1;
+
+    /// <summary>Called each time that the peer has taken a part of what is being sent, if that takes its time.</summary>
+    public virtual Action? Progressed { get; set; }
 
     /// <summary>Sends everything.</summary>
     public abstract ValueTask SendAsync(ReadOnlyMemory<byte> bytes, CancellationToken cancellationToken);
