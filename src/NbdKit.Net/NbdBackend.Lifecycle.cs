@@ -138,7 +138,9 @@ public sealed partial class NbdBackend
         for (NbdBackend? layer = this; layer is not null; layer = layer.Next)
         {
             layers.Insert(0, layer);
-            layer.Logger = loggerFactory?.CreateLogger("NbdKit." + layer.Name) ?? layer.Logger;
+            layer.Logger = loggerFactory is null
+                ? layer.Logger
+                : new GuardedLogger(loggerFactory.CreateLogger("NbdKit." + layer.Name));
             layer.LoggerFactory = loggerFactory;
         }
         NbdBackend? started = null;

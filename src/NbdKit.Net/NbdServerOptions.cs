@@ -105,6 +105,13 @@ public sealed record NbdServerOptions
     public int MaxOptions { get; init => field = AtLeast(value, 1); } = 64;
 
     /// <summary>
+    /// The bytes of option replies that one handshake may cause; a list that would be longer ends in NBD_REP_ERR_TOO_BIG, and whoever
+    /// asks on after that is cut off. 16 MiB by default, at least 128 KiB: a list is an amplifier, of which a few bytes make megabytes,
+    /// and every listed export adds to the options that a client may send.
+    /// </summary>
+    public long MaxHandshakeReplyBytes { get; init => field = AtLeast(value, 128 << 10); } = 16 << 20;
+
+    /// <summary>
     /// How often a handshake may open an export for NBD_OPT_INFO, and how often to ask about its meta contexts, apart from once for
     /// each export listed. 4 by default.
     /// </summary>

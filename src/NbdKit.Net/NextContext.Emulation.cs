@@ -10,6 +10,10 @@ public sealed partial class NextContext
 {
     private const int ChunkBytes = 1 << 20;
 
+    // Chunks that are done in a row on the caller's thread. A layer that never waits would keep it for all that 32 bytes can ask for:
+    // the client could not leave, nor the server stop.
+    private const int ChunksInARow = 16;
+
     // Never written to.
     private static readonly byte[] Zeroes = new byte[ChunkBytes];
 
@@ -108,11 +112,13 @@ public sealed partial class NextContext
     {
         RequestFlags fua = flags & RequestFlags.Fua;
         long chunk = ChunkLimit;
+        long done = 0;
         Hold();
         try
         {
             while (length > 0)
             {
+                await PauseAsync(done++, cancellationToken).ConfigureAwait(false);
                 int count = (int)Math.Min(length, chunk);
                 await Run(LayerCall.Write(Zeroes.AsMemory(0, count), offset, fua), cancellationToken).ConfigureAwait(false);
                 offset += count;
@@ -125,15 +131,26 @@ public sealed partial class NextContext
         }
     }
 
+    // Between two chunks: leaves the thread to others now and then, and ends if nobody waits any more.
+    private static ValueTask PauseAsync(long done, CancellationToken cancellationToken)
+    {
+        cancellationToken.ThrowIfCancellationRequested();
+        return done > 0 && done % ChunksInARow == 0 ? YieldAsync() : default;
+
+        static async ValueTask YieldAsync() => await Task.CompletedTask.ConfigureAwait(ConfigureAwaitOptions.ForceYielding);
+    }
+
     private async ValueTask CacheByReadingAsync(long offset, long length, CancellationToken cancellationToken)
     {
         int chunk = (int)Math.Min(length, ChunkLimit);
         Hold();
+        long done = 0;
         byte[] sink = ArrayPool<byte>.Shared.Rent(chunk);
         try
         {
             while (length > 0)
             {
+                await PauseAsync(done++, cancellationToken).ConfigureAwait(false);
                 int count = (int)Math.Min(length, chunk);
                 await Run(LayerCall.Read(sink.AsMemory(0, count), offset), cancellationToken).ConfigureAwait(false);
                 offset += count;

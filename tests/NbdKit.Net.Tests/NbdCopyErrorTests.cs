@@ -21,6 +21,7 @@ public sealed class NbdCopyErrorTests
     };
 
     [Test]
+    [Property("Threat", "CVE-2022-0485")]
     public async Task An_error_of_any_read_ends_the_copy(
         [Range(0, Blocks - 1)] int k, [Values(1, 6)] int requests, [Values] bool yields)
     {
@@ -39,6 +40,7 @@ public sealed class NbdCopyErrorTests
     }
 
     [Test]
+    [Property("Threat", "CVE-2022-0485")]
     public async Task An_error_of_any_write_ends_the_copy([Range(0, Blocks - 1)] int k, [Values(1, 6)] int requests)
     {
         byte[] content = TestData.Random(Block * Blocks, k);

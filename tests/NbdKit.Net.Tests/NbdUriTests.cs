@@ -135,10 +135,12 @@ public sealed class NbdUriTests
     [TestCase("nbd+ssh://-oProxyCommand=touch/")]
     [TestCase("nbds://%2DoX/")]
     [TestCase("nbd://user@-oX/")]
+    [Property("Threat", "CVE-2025-14946")]
     public void A_host_is_never_an_option_of_a_program_C090_CVE_2025_14946(string uri)
         => Assert.Throws<UriFormatException>(() => NbdUri.Parse(uri));
 
     [Test, Property("Rule", "C090"), Property("Rule", "CVE_2025_14946")]
+    [Property("Threat", "CVE-2025-14946")]
     public void Local_files_are_named_only_where_that_is_allowed_C090_CVE_2025_14946()
     {
         const string Uri = "nbds://example.com/?tls-certificates=/etc/pki/a%20b";

@@ -7,8 +7,8 @@ internal sealed partial class Handshake
 {
     private const int SendThreshold = 64 << 10;
 
-    // What one list may send in all: an amplifier of 16 bytes otherwise.
-    private const long MaximumListBytes = 16 << 20;
+    // What a list leaves of MaxHandshakeReplyBytes, so that its client can still ask and enter.
+    private const int ListReserve = 64 << 10;
 
     private async ValueTask ListAsync(byte[] payload)
     {
@@ -47,23 +47,22 @@ internal sealed partial class Handshake
         _optionsLeft += 8 * exports.Count;
         _opensLeft += exports.Count;
         _metaOpensLeft += exports.Count;
-        long sent = 0;
+        long room = _options.MaxHandshakeReplyBytes - ListReserve;
         foreach (NbdExport export in exports)
         {
             if (!MayBePlain(export.Name))
             {
                 continue;
             }
+            if (_sent + _replies.Pending + OptionReplies.ServerSize(export.Name, export.Description ?? "") > room)
+            {
+                _replies.Error(OptionType.List, OptionReplyType.ErrTooBig, "there are too many exports to list");
+                return;
+            }
             _replies.Server(OptionType.List, export.Name, export.Description ?? "");
             if (_replies.Pending >= SendThreshold)
             {
-                sent += _replies.Pending;
-                await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
-                if (sent > MaximumListBytes)
-                {
-                    _replies.Error(OptionType.List, OptionReplyType.ErrTooBig, "there are too many exports to list");
-                    return;
-                }
+                await SendAsync().ConfigureAwait(false);
             }
         }
         _replies.Ack(OptionType.List);

@@ -29,6 +29,7 @@ internal sealed partial class Handshake
     private int _optionsLeft;
     private int _opensLeft;
     private int _metaOpensLeft;
+    private long _sent;
 
     public Handshake(Connection connection)
     {
@@ -90,8 +91,17 @@ internal sealed partial class Handshake
             {
                 return session;
             }
-            await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+            await SendAsync().ConfigureAwait(false);
         }
+    }
+
+    /// <summary>Sends the replies that are ready, as long as the client has not caused too many.</summary>
+    private ValueTask SendAsync()
+    {
+        _sent += _replies.Pending;
+        return _sent <= _options.MaxHandshakeReplyBytes
+            ? _replies.SendAsync(_connection.Aborted)
+            : throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client asked for too many replies to options");
     }
 
     private async ValueTask GreetAsync()
@@ -177,7 +187,7 @@ internal sealed partial class Handshake
         }
         (OptionReplyType error, string message) = TooLarge(option.Type);
         _replies.Error(option.Type, error, message);
-        await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+        await SendAsync().ConfigureAwait(false);
     }
 
     private (OptionReplyType Error, string Message)? Refusal(OptionType option)

@@ -36,6 +36,10 @@ internal sealed class OptionReplies(Transport transport, StallClock stall)
         descriptionBytes.CopyTo(payload[(4 + nameBytes.Length)..]);
     }
 
+    /// <summary>The bytes of a reply of <see cref="Server"/>.</summary>
+    public static int ServerSize(string name, string description)
+        => OptionReply.Size + 4 + Encoding.UTF8.GetByteCount(name) + Encoding.UTF8.GetByteCount(description);
+
     /// <summary>NBD_INFO_EXPORT, 12 bytes: type 16, size 64, transmission flags 16.</summary>
     public void InfoExport(OptionType option, long size, TransmissionFlags flags)
     {

@@ -32,7 +32,7 @@ internal sealed partial class ServerCore : IDisposable
         Backend = backend;
         Options = options;
         _requestStop = requestStop;
-        Logger = options.LoggerFactory.CreateLogger("NbdKit.Server");
+        Logger = new GuardedLogger(options.LoggerFactory.CreateLogger("NbdKit.Server"));
         Budget = new ServerBudget(options.MaxServerBytesInFlight);
         _exit = ExitWatchFor(options);
         _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;

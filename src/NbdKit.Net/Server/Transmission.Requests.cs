@@ -32,13 +32,20 @@ internal sealed partial class Transmission
         RequestFlags flags = FlagsOf(header);
         return header.Type switch
         {
-            CommandType.Read => context.ReadAsync(MemoryMarshal.AsMemory(memory), offset, aborted),
+            CommandType.Read => context.ReadAsync(Cleared(MemoryMarshal.AsMemory(memory)), offset, aborted),
             CommandType.Write => context.WriteAsync(memory, offset, flags, aborted),
             CommandType.Flush => context.FlushAsync(aborted),
             CommandType.Trim => context.TrimAsync(offset, (long)header.Length, flags, aborted),
             CommandType.Cache => context.CacheAsync(offset, (long)header.Length, aborted),
             _ => context.ZeroAsync(offset, (long)header.Length, flags, aborted),
         };
+    }
+
+    // Pooled memory holds what other clients read and wrote: a layer that fills less than it should must not send that.
+    private static Memory<byte> Cleared(Memory<byte> memory)
+    {
+        memory.Span.Clear();
+        return memory;
     }
 
     /// <summary>

@@ -108,6 +108,7 @@ public sealed class ClientHandshakeTests : HandshakeTest
     }
 
     [Test, Property("Rule", "CVE_2021_20286"), Property("Rule", "C085")]
+    [Property("Threat", "CVE-2021-20286")]
     public async Task A_server_that_dies_anywhere_is_a_lost_connection_C085_CVE_2021_20286(
         [ValueSource(nameof(Options))] uint option, [Values] bool optionMode)
     {

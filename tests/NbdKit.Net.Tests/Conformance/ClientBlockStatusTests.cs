@@ -123,6 +123,7 @@ public sealed class ClientBlockStatusTests
     }
 
     [Test, Property("Rule", "CVE_2023_5871")]
+    [Property("Threat", "CVE-2023-5871")]
     public async Task CVE_2023_5871_High_status_bits_are_refused_for_allocation_and_delivered_for_others()
     {
         await ClientViolation.CheckStatusAsync(

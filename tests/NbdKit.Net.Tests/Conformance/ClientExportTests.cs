@@ -119,6 +119,7 @@ public sealed class ClientExportTests : HandshakeTest
     [TestCase(0x8000000000000000u, false)]
     [TestCase(0xfffffffffffffffeu, false)]
     [TestCase(0xffffffffffffffffu, false)]
+    [Property("Threat", "CVE-2023-5215")]
     public async Task No_size_becomes_negative_C024_CVE_2023_5215(ulong size, bool possible)
     {
         foreach (bool byName in new[] { false, true })

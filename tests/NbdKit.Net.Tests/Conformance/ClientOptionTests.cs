@@ -83,6 +83,7 @@ public sealed class ClientOptionTests : HandshakeTest
     }
 
     [Test, Property("Rule", "C006"), Property("Rule", "C023"), Property("Rule", "CVE_2017_2630"), Property("Rule", "CVE_2022_26495")]
+    [Property("Threat", "CVE-2017-2630"), Property("Threat", "nbd-client-569070d")]
     public async Task The_length_of_a_reply_is_never_believed_C006_C023_CVE_2017_2630_CVE_2022_26495(
         [Values(Rep.Ack, Rep.Info, Rep.MetaContext, Rep.Invalid, 0x80001234u)] uint type,
         [Values(65_537u, 0x7fffffffu, 0x80000000u, 0xfffffffeu, 0xffffffffu)] uint length,

@@ -10,6 +10,7 @@ public sealed class ClientPatienceTests
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(7);
 
     [Test, Property("Rule", "C088"), Property("Rule", "CVE_2024_49855")]
+    [Property("Threat", "CVE-2024-49855")]
     public async Task C088_CVE_2024_49855_Late_replies_of_1_000_cancelled_requests_are_consumed_once([Values] bool structured)
     {
         const int Seed = 49855;

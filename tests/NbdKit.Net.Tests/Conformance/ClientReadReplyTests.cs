@@ -13,6 +13,7 @@ public sealed class ClientReadReplyTests
     private static readonly byte[] Content = TestData.Random(Length, 11);
 
     [Test, Property("Rule", "C055")]
+    [Property("Threat", "libnbd-6f238ad")]
     public Task C055_A_message_that_is_longer_than_its_error_chunk(
         [Values(0x8001, 0x8002, 0x8077)] int type, [Values] bool extended)
         => ClientViolation.CheckReadAsync(
@@ -160,6 +161,7 @@ public sealed class ClientReadReplyTests
 
     // Chunk offsets relative to 2^64 and to the request: each lies outside, if only by a byte.
     [Test, Property("Rule", "C071"), Property("Rule", "CVE_2019_14842")]
+    [Property("Threat", "CVE-2019-14842")]
     public async Task C071_CVE_2019_14842_A_chunk_outside_of_the_request([Values] bool extended)
     {
         const ulong Count = 8;
@@ -266,6 +268,7 @@ public sealed class ClientReadReplyTests
             (s, r) => s.Chunk(r, (ushort)type, new WireBytes().U32(0).U16(0).Raw(type == 0x8002 ? new byte[8] : []).ToArray()));
 
     [Test, Property("Rule", "C079"), Property("Rule", "CVE_2019_14842")]
+    [Property("Threat", "CVE-2019-14842")]
     public async Task C079_CVE_2019_14842_An_error_outside_of_the_request()
     {
         foreach (ulong offset in (ulong[])[At - 1, At + Length, 0, 1UL << 63, ulong.MaxValue])
@@ -277,6 +280,7 @@ public sealed class ClientReadReplyTests
     }
 
     [Test, Property("Rule", "C080")]
+    [Property("Threat", "CVE-2022-0485")]
     public async Task C080_A_read_that_fails_leaves_no_byte_that_could_be_taken_for_data([Values(0x8001, 0x8002)] int type)
     {
         await using var server = new TransmissionServer();

@@ -132,6 +132,7 @@ public sealed class ClientTlsTests : HandshakeTest
     }
 
     [Test, Property("Rule", "C034"), Property("Rule", "TLS_REQUIRE")]
+    [Property("Threat", "libnbd-tls-downgrade"), Property("Threat", "libnbd-a81c927")]
     public async Task A_refused_upgrade_ends_a_client_that_requires_it_C034_TLS_REQUIRE(
         [Values(Rep.Unsup, Rep.Policy, Rep.Invalid, Rep.Platform, Rep.TlsRequired, 0x80004242u)] uint error)
     {
@@ -147,6 +148,7 @@ public sealed class ClientTlsTests : HandshakeTest
     }
 
     [Test, Property("Rule", "TLS_REQUIRE")]
+    [Property("Threat", "libnbd-tls-downgrade")]
     public async Task Nothing_is_said_to_a_server_that_cannot_encrypt_TLS_REQUIRE()
     {
         byte[] oldstyle = new WireBytes().U64(Magic.Nbd).U64(0x00420281861253).U64(1 << 20).U32(1).Zeroes(124).ToArray();
@@ -164,6 +166,8 @@ public sealed class ClientTlsTests : HandshakeTest
     }
 
     [Test, Property("Rule", "C035"), Property("Rule", "TLS_REQUIRE"), Property("Rule", "C040"), Property("Rule", "N02")]
+    [Property("Threat", "N02")]
+    [Property("Threat", "libnbd-tls-downgrade")]
     public async Task Plain_text_after_the_acknowledgement_is_never_believed_C035_C040_N02_TLS_REQUIRE(
         [Values(NbdTlsPolicy.Allow, NbdTlsPolicy.Require)] NbdTlsPolicy policy, [Values(false, true)] bool encrypts)
     {
@@ -180,6 +184,7 @@ public sealed class ClientTlsTests : HandshakeTest
     }
 
     [Test, Property("Rule", "C035"), Property("Rule", "CVE_2024_7383")]
+    [Property("Threat", "CVE-2024-7383")]
     public async Task A_server_that_cannot_prove_who_it_is_is_refused_C035_CVE_2024_7383(
         [ValueSource(nameof(Faults))] string fault, [Values(NbdTlsPolicy.Allow, NbdTlsPolicy.Require)] NbdTlsPolicy policy)
     {
@@ -191,6 +196,7 @@ public sealed class ClientTlsTests : HandshakeTest
     }
 
     [Test, Property("Rule", "CVE_2024_7383")]
+    [Property("Threat", "CVE-2024-7383")]
     public async Task By_default_only_the_authorities_of_the_system_are_believed_CVE_2024_7383()
         => await FailAsync(
             Encrypting(),
@@ -198,6 +204,7 @@ public sealed class ClientTlsTests : HandshakeTest
             new NbdClientOptions { Tls = NbdTlsPolicy.Require, TlsAuthentication = new() { TargetHost = "nbd.example" } });
 
     [Test, Property("Rule", "CVE_2024_7383")]
+    [Property("Threat", "CVE-2024-7383")]
     public async Task Without_a_name_to_prove_nothing_is_sent_CVE_2024_7383(
         [Values(NbdTlsPolicy.Allow, NbdTlsPolicy.Require)] NbdTlsPolicy policy)
     {
@@ -210,6 +217,7 @@ public sealed class ClientTlsTests : HandshakeTest
     }
 
     [Test, Property("Rule", "CVE_2024_7383")]
+    [Property("Threat", "CVE-2024-7383")]
     public async Task The_name_is_what_was_connected_to_CVE_2024_7383(
         [Values("192.0.2.7", "example", "sub.nbd.example", "nbd.example.evil", "NBD.example", "127.0.0.1")] string host)
     {

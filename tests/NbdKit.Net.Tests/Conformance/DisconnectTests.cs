@@ -8,6 +8,7 @@ public sealed class DisconnectTests : WireTest
     [TestCase(false)]
     [TestCase(true)]
     [Property("Rule", "S208"), Property("Rule", "P25")]
+    [Property("Threat", "P25")]
     public async Task S208_P25_Requests_in_flight_are_answered_before_the_goodbye_takes_effect(bool structured)
     {
         var gate = new Gate();
@@ -38,6 +39,7 @@ public sealed class DisconnectTests : WireTest
     [TestCase(0ul, 512u, 0)]
     [TestCase(ulong.MaxValue, uint.MaxValue, 0xffff)]
     [Property("Rule", "S208"), Property("Rule", "S209"), Property("Rule", "P25")]
+    [Property("Threat", "P25")]
     public async Task S208_S209_P25_DISC_is_not_answered_and_nothing_behind_it_is_executed(ulong offset, uint length, int flags)
     {
         ServerFixture server = await ServeAsync();
@@ -59,6 +61,7 @@ public sealed class DisconnectTests : WireTest
     [TestCase(false)]
     [TestCase(true)]
     [Property("Rule", "P26"), Property("Rule", "S245")]
+    [Property("Threat", "P26")]
     public async Task P26_S245_After_a_half_close_every_request_that_was_sent_is_answered(bool structured)
     {
         var gate = new Gate();
@@ -84,6 +87,7 @@ public sealed class DisconnectTests : WireTest
     }
 
     [Test, Property("Rule", "P27"), Property("Rule", "P26")]
+    [Property("Threat", "P27")]
     public async Task P27_P26_A_client_that_is_reset_with_requests_in_flight_cancels_them_and_leaves_nothing_behind()
     {
         var gate = new Gate();
@@ -167,6 +171,7 @@ public sealed class DisconnectTests : WireTest
     }
 
     [Test, Property("Rule", "S209"), Property("Rule", "P11")]
+    [Property("Threat", "P11")]
     public async Task S209_P11_Requests_before_a_violation_are_answered_and_nothing_after_it_is()
     {
         var gate = new Gate();

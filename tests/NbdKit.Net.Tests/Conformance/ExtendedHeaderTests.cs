@@ -69,6 +69,7 @@ public sealed class ExtendedHeaderTests : WireTest
     }
 
     [Test, Property("Rule", "X07"), Property("Rule", "P32")]
+    [Property("Threat", "P32")]
     public async Task X07_P32_Only_requests_of_the_negotiated_form_are_accepted()
     {
         ServerFixture server = await ServeAsync();
@@ -141,6 +142,7 @@ public sealed class ExtendedHeaderTests : WireTest
     [TestCase(Cmd.BlockStatus)]
     [TestCase((ushort)77)]
     [Property("Rule", "X11"), Property("Rule", "X19"), Property("Rule", "P30")]
+    [Property("Threat", "P30")]
     public async Task X11_X19_P30_A_payload_where_none_belongs_is_consumed_and_invalid(ushort command)
     {
         ServerFixture server = await ServeAsync();
@@ -155,6 +157,7 @@ public sealed class ExtendedHeaderTests : WireTest
     }
 
     [Test, Property("Rule", "X12"), Property("Rule", "P30")]
+    [Property("Threat", "P30")]
     public async Task X12_P30_A_payload_that_is_too_large_ends_the_connection()
     {
         ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxPayload = 1 << 20 });
@@ -174,6 +177,7 @@ public sealed class ExtendedHeaderTests : WireTest
     }
 
     [Test, Property("Rule", "X13"), Property("Rule", "X22"), Property("Rule", "P29")]
+    [Property("Threat", "P29")]
     public async Task X13_X22_P29_Lengths_of_64_bits_work_on_what_has_no_payload_or_fail_cleanly()
     {
         const long Size = 1L << 50;

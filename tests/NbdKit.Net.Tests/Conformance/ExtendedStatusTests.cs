@@ -50,6 +50,7 @@ public sealed class ExtendedStatusTests : WireTest
     }
 
     [Test, Property("Rule", "X18"), Property("Rule", "P31")]
+    [Property("Threat", "P31")]
     public async Task X18_P31_A_payload_chooses_contexts_and_a_bad_one_is_consumed_and_invalid()
     {
         ServerFixture server = await ServeAsync(ManyContexts());

@@ -8,6 +8,7 @@ public sealed class ExtentLimitTests : WireTest
     private const long Huge = 6L << 60;
 
     [Test, Property("Rule", "S237"), Property("Rule", "P34")]
+    [Property("Threat", "P34")]
     public async Task S237_P34_A_plugin_that_fails_or_tells_nothing_is_an_error_and_the_session_goes_on()
     {
         var export = new TestExport();
@@ -52,6 +53,7 @@ public sealed class ExtentLimitTests : WireTest
     [TestCase(0L)]
     [TestCase(4096L)]
     [Property("Rule", "S238"), Property("Rule", "P34")]
+    [Property("Threat", "CVE-2025-47711"), Property("Threat", "P34")]
     public async Task S238_P34_Extents_of_any_length_are_cut_to_32_bits_without_wrapping(long minimum)
     {
         long extentLength = 0;
@@ -119,6 +121,7 @@ public sealed class ExtentLimitTests : WireTest
     }
 
     [Test, Property("Rule", "P34"), Property("Rule", "S228")]
+    [Property("Threat", "P34")]
     public async Task P34_S228_Random_nonsense_of_a_plugin_is_either_an_error_or_legal_on_the_wire()
     {
         const int Seed = 34;

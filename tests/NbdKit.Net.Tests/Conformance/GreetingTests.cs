@@ -149,6 +149,7 @@ public sealed class GreetingTests : WireTest
     [TestCase("\u0016\u0003\u0001\u0002\0\u0001\0\u0001\u00fc\u0003\u0003")]
     [TestCase("NBDMAGIC\0\0B\u0002\u0081\u0086\u0012S")]
     [Property("Rule", "P10")]
+    [Property("Threat", "P10")]
     public async Task P10_What_is_not_NBD_is_cut_off_without_an_echo(string bytes)
     {
         ServerFixture server = await ServeAsync();
@@ -163,6 +164,7 @@ public sealed class GreetingTests : WireTest
     }
 
     [Test, Property("Rule", "P10")]
+    [Property("Threat", "P10")]
     public async Task P10_Random_bytes_open_nothing_and_leave_no_fault()
     {
         const int Seed = 4711;

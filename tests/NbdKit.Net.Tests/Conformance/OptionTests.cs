@@ -9,6 +9,7 @@ public sealed class OptionTests : WireTest
     private static readonly uint[] Unknown = [0, 4, 12, 13, 0x7fffffff, 0xffffffff];
 
     [Test, Property("Rule", "S020"), Property("Rule", "P11")]
+    [Property("Threat", "P11")]
     public async Task S020_P11_An_option_with_a_wrong_magic_ends_the_connection_without_a_reply()
     {
         ServerFixture server = await ServeAsync();
@@ -86,6 +87,7 @@ public sealed class OptionTests : WireTest
     [TestCase(Opt.SetMeta)]
     [TestCase(0x77u)]
     [Property("Rule", "S027"), Property("Rule", "P04")]
+    [Property("Threat", "P04")]
     public async Task S027_P04_Endless_options_exceed_a_budget_and_end_the_connection_with_a_log_line(uint option)
     {
         ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxOptions = 10 });
@@ -102,6 +104,7 @@ public sealed class OptionTests : WireTest
     }
 
     [Test, Property("Rule", "S027"), Property("Rule", "P04"), Property("Rule", "S051")]
+    [Property("Threat", "P04")]
     public async Task S027_P04_S051_Each_listed_export_adds_room_for_asking_about_it()
     {
         TestExport[] exports = [.. Enumerable.Range(0, 40).Select(i => new TestExport($"disk{i}", 512))];
@@ -145,6 +148,7 @@ public sealed class OptionTests : WireTest
     [TestCase(Opt.ListMeta)]
     [TestCase(Opt.SetMeta)]
     [Property("Rule", "S031"), Property("Rule", "P01")]
+    [Property("Threat", "CVE-2022-26496")]
     public async Task S031_P01_A_bad_inner_length_in_a_long_option_is_invalid_and_all_of_it_is_skipped(uint option)
     {
         ServerFixture server = await ServeAsync();
@@ -168,6 +172,7 @@ public sealed class OptionTests : WireTest
     [TestCase(Opt.SetMeta)]
     [TestCase(0x77u)]
     [Property("Rule", "S032"), Property("Rule", "P01")]
+    [Property("Threat", "P01")]
     public async Task S032_P01_An_option_over_the_cap_is_skipped_and_too_big(uint option)
     {
         ServerFixture server = await ServeAsync();
@@ -184,6 +189,7 @@ public sealed class OptionTests : WireTest
     [TestCase(0x80000000u)]
     [TestCase(0xffffffffu)]
     [Property("Rule", "S032"), Property("Rule", "P01")]
+    [Property("Threat", "P01"), Property("Threat", "CVE-2017-15119")]
     public async Task S032_P01_An_option_far_over_the_cap_ends_the_connection_at_once(uint length)
     {
         ServerFixture server = await ServeAsync();
@@ -196,6 +202,7 @@ public sealed class OptionTests : WireTest
     }
 
     [Test, Property("Rule", "P01")]
+    [Property("Threat", "P01")]
     public async Task P01_A_length_field_alone_costs_no_memory()
     {
         ServerFixture server = await ServeAsync();

@@ -8,6 +8,7 @@ public sealed class PayloadTests : WireTest
     private const int Largest = 32 << 20;
 
     [Test, Property("Rule", "S161"), Property("Rule", "P16")]
+    [Property("Threat", "P16")]
     public async Task S161_P16_The_payload_of_a_refused_write_is_consumed_and_never_read_as_requests()
     {
         var readOnly = new TestExport("ro") { Configure = info => info with { CanWrite = false } };
@@ -124,6 +125,7 @@ public sealed class PayloadTests : WireTest
     [TestCase(1u << 31)]
     [TestCase(uint.MaxValue)]
     [Property("Rule", "S168"), Property("Rule", "S199"), Property("Rule", "P16"), Property("Rule", "P18")]
+    [Property("Threat", "P16")]
     public async Task S168_S199_P16_P18_Above_32_MiB_a_read_is_refused_and_a_write_ends_the_connection(uint length)
     {
         ServerFixture server = await ServeAsync(new TestExport { Size = 1L << 40 });
@@ -198,6 +200,7 @@ public sealed class PayloadTests : WireTest
     }
 
     [Test, Property("Rule", "P14")]
+    [Property("Threat", "P14")]
     public async Task P14_Clients_that_take_no_replies_hold_a_bounded_amount_and_do_not_stop_the_others()
     {
         var options = new NbdServerOptions { MaxBytesInFlight = 512 << 10, MaxServerBytesInFlight = 1 << 20 };

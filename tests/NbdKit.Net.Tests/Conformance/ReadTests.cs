@@ -57,6 +57,7 @@ public sealed class ReadTests : WireTest
     [TestCase(true)]
     [Property("Rule", "S181"), Property("Rule", "S188"), Property("Rule", "S189"), Property("Rule", "S190")]
     [Property("Rule", "P35")]
+    [Property("Threat", "P35")]
     public async Task S181_S188_S189_S190_P35_A_read_that_fails_half_way_sends_an_error_and_no_byte_of_the_data(bool structured)
     {
         var export = new TestExport(size: 1 << 20);
@@ -87,6 +88,7 @@ public sealed class ReadTests : WireTest
     }
 
     [Test, Property("Rule", "P35")]
+    [Property("Threat", "N03")]
     public async Task P35_What_one_client_wrote_or_read_never_shows_up_in_the_replies_of_another()
     {
         const byte Secret = 0xee;

@@ -10,6 +10,7 @@ public sealed class RefusalTests : WireTest
     [TestCase(false)]
     [TestCase(true)]
     [Property("Rule", "S159"), Property("Rule", "P21"), Property("Rule", "X25")]
+    [Property("Threat", "P21")]
     public async Task S159_P21_X25_Every_flag_on_every_command_is_either_documented_there_or_invalid(bool structured)
     {
         ServerFixture server = await ServeAsync();
@@ -37,6 +38,7 @@ public sealed class RefusalTests : WireTest
     }
 
     [Test, Property("Rule", "S159"), Property("Rule", "P21")]
+    [Property("Threat", "P21")]
     public async Task S159_P21_FUA_that_is_not_advertised_is_invalid()
     {
         ServerFixture server = await ServeAsync(new TestExport { Configure = info => info with { CanFua = Support.None } });
@@ -70,6 +72,7 @@ public sealed class RefusalTests : WireTest
     }
 
     [Test, Property("Rule", "S162"), Property("Rule", "P18")]
+    [Property("Threat", "P18")]
     public async Task S162_P18_Writes_beyond_the_end_have_no_space_and_write_nothing_before_it()
     {
         ServerFixture server = await ServeAsync();
@@ -132,6 +135,7 @@ public sealed class RefusalTests : WireTest
     }
 
     [Test, Property("Rule", "S164"), Property("Rule", "P20")]
+    [Property("Threat", "P20")]
     public async Task S164_P20_Requests_that_are_not_aligned_to_the_minimum_are_invalid_and_change_nothing()
     {
         ServerFixture server = await ServeAsync(new TestExport
@@ -193,6 +197,7 @@ public sealed class RefusalTests : WireTest
     }
 
     [Test, Property("Rule", "S178"), Property("Rule", "P22")]
+    [Property("Threat", "P22")]
     public async Task S178_P22_FLUSH_needs_to_be_advertised_and_has_no_range()
     {
         ServerFixture with = await ServeAsync();
@@ -214,6 +219,7 @@ public sealed class RefusalTests : WireTest
     }
 
     [Test, Property("Rule", "P22"), Property("Rule", "S212"), Property("Rule", "S219")]
+    [Property("Threat", "P22")]
     public async Task P22_S212_S219_Commands_that_were_not_advertised_are_invalid_and_do_nothing()
     {
         ServerFixture server = await ServeAsync(new TestExport

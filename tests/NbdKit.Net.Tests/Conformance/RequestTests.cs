@@ -6,6 +6,7 @@ namespace NbdKit.Tests.Conformance;
 public sealed class RequestTests : WireTest
 {
     [Test, Property("Rule", "S150"), Property("Rule", "P11")]
+    [Property("Threat", "P11")]
     public async Task S150_P11_A_request_with_a_wrong_magic_ends_the_connection_without_a_reply_or_an_effect()
     {
         ServerFixture server = await ServeAsync();
@@ -50,6 +51,7 @@ public sealed class RequestTests : WireTest
     }
 
     [Test, Property("Rule", "S151"), Property("Rule", "P24")]
+    [Property("Threat", "P24")]
     public async Task S151_P24_Requests_in_flight_may_share_a_cookie()
     {
         var gate = new Gate();

@@ -72,6 +72,7 @@ public sealed class SessionTests : WireTest
     }
 
     [Test, Property("Rule", "S029")]
+    [Property("Threat", "N14")]
     public async Task S029_A_session_whose_bytes_arrive_one_by_one_is_the_same_session([Values] bool extended)
     {
         ServerFixture server = await ServeAsync(WireSession.Plugin());
@@ -148,6 +149,7 @@ public sealed class SessionTests : WireTest
 
     [TestCaseSource(nameof(Parts))]
     [Property("Rule", "P27"), Property("Rule", "S029")]
+    [Property("Threat", "P27"), Property("Threat", "CVE-2013-7441"), Property("Threat", "CVE-2017-7539")]
     public async Task P27_S029_A_session_may_be_cut_after_any_byte(int part)
     {
         ServerFixture server = await ServeAsync(WireSession.Plugin());
@@ -168,6 +170,7 @@ public sealed class SessionTests : WireTest
 
     [TestCaseSource(nameof(Parts))]
     [Property("Rule", "P26"), Property("Rule", "S029")]
+    [Property("Threat", "P26")]
     public async Task P26_S029_A_session_may_be_half_closed_after_any_byte(int part)
     {
         ServerFixture server = await ServeAsync(WireSession.Plugin());

@@ -47,6 +47,7 @@ public sealed class StringTests : WireTest
     [TestCase(Opt.ListMeta)]
     [TestCase(Opt.SetMeta)]
     [Property("Rule", "S002"), Property("Rule", "P09")]
+    [Property("Threat", "P09"), Property("Threat", "N12")]
     public async Task S002_P09_Names_that_break_the_rules_for_strings_are_invalid(uint option)
     {
         ServerFixture server = await ServeAsync();
@@ -64,6 +65,7 @@ public sealed class StringTests : WireTest
     }
 
     [Test, Property("Rule", "S002"), Property("Rule", "P09")]
+    [Property("Threat", "P09"), Property("Threat", "N12")]
     public async Task S002_P09_EXPORT_NAME_with_a_name_that_breaks_the_rules_ends_the_connection()
     {
         ServerFixture server = await ServeAsync();
@@ -151,6 +153,7 @@ public sealed class StringTests : WireTest
     }
 
     [Test, Property("Rule", "P09")]
+    [Property("Threat", "P09"), Property("Threat", "N12"), Property("Threat", "nbdkit-1.44-names-in-logs")]
     public async Task P09_Names_are_compared_byte_for_byte_and_never_interpreted()
     {
         ServerFixture server = await ServeAsync(

@@ -13,6 +13,7 @@ public sealed class TlsExportTests : WireTest
     private static TestPlugin Exports() => new(new TestExport("public"), new TestExport("secret")) { DefaultExport = "secret" };
 
     [Test, Property("Rule", "S072"), Property("Rule", "S073"), Property("Rule", "P38")]
+    [Property("Threat", "P38")]
     public async Task S072_S073_P38_An_export_that_needs_tls_and_one_that_does_not_exist_get_the_same_bytes()
     {
         ServerFixture server = await ServeAsync(Exports(), PlainPublic);

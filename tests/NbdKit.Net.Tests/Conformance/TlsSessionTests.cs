@@ -10,7 +10,7 @@ public sealed class TlsSessionTests : WireTest
 {
     private static readonly NbdServerOptions Required = new() { Tls = new NbdServerTls(TestCertificates.Server) };
 
-    [Test, Property("Threat", "nbd-server 425235a")]
+    [Test, Property("Threat", "nbd-server-425235a")]
     public async Task A_session_inside_tls_is_the_same_as_in_plain_text()
     {
         int seed = TestContext.CurrentContext.Random.Next();
@@ -48,6 +48,7 @@ public sealed class TlsSessionTests : WireTest
 
     [TestCase(false), TestCase(true)]
     [Property("Rule", "N05")]
+    [Property("Threat", "N05")]
     public async Task N05_64_replies_at_a_time_through_a_stream_that_splits_writes_keep_the_grammar(bool structured)
     {
         int seed = TestContext.CurrentContext.Random.Next();
@@ -92,6 +93,7 @@ public sealed class TlsSessionTests : WireTest
     }
 
     [Test, Property("Rule", "P16")]
+    [Property("Threat", "P16")]
     public async Task P16_The_payload_of_a_refused_write_is_consumed_inside_tls_too()
     {
         ServerFixture server = await ServeAsync(new TestExport(size: 64 << 10), Required with { ReadOnly = true });
@@ -105,6 +107,7 @@ public sealed class TlsSessionTests : WireTest
     }
 
     [Test, Property("Rule", "N06")]
+    [Property("Threat", "N06")]
     public async Task N06_A_request_that_is_cancelled_or_fails_leaves_the_session_usable()
     {
         ServerFixture server = await ServeAsync(new TestExport(), Required);
@@ -120,6 +123,7 @@ public sealed class TlsSessionTests : WireTest
     }
 
     [Test, Property("Rule", "N06")]
+    [Property("Threat", "N06")]
     public async Task N06_A_stop_lets_requests_finish_and_says_goodbye()
     {
         var entered = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);

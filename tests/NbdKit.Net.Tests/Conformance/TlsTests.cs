@@ -16,7 +16,8 @@ public sealed class TlsTests : WireTest
 
     [TestCase(1), TestCase(64 << 10), TestCase(1 << 20)]
     [Property("Rule", "S060"), Property("Rule", "P12")]
-    [Property("Threat", "nbd-server b689690")]
+    [Property("Threat", "nbd-server-b689690")]
+    [Property("Threat", "P12")]
     public async Task S060_P12_Starttls_with_data_is_invalid_and_upgrades_nothing(int length)
     {
         foreach (NbdServerOptions options in new[] { Required, Selective })
@@ -30,7 +31,8 @@ public sealed class TlsTests : WireTest
     }
 
     [Test, Property("Rule", "S061"), Property("Rule", "X06")]
-    [Property("Threat", "CVE-2021-3716"), Property("Threat", "nbdkit 6c5faac6")]
+    [Property("Threat", "CVE-2021-3716"), Property("Threat", "nbdkit-6c5faac6")]
+    [Property("Threat", "P23")]
     public async Task S061_X06_Nothing_negotiated_in_plain_text_survives_starttls()
     {
         ServerFixture server = await ServeAsync(options: Selective);
@@ -164,7 +166,7 @@ public sealed class TlsTests : WireTest
     }
 
     [Test, Property("Rule", "S068"), Property("Rule", "S070")]
-    [Property("Threat", "nbdkit 282c3b03"), Property("Threat", "CVE-2019-14850")]
+    [Property("Threat", "nbdkit-282c3b03"), Property("Threat", "CVE-2019-14850")]
     public async Task S068_S070_Where_tls_is_required_every_other_option_says_so_and_starttls_still_works()
     {
         ServerFixture server = await ServeAsync(options: Required);
@@ -246,6 +248,7 @@ public sealed class TlsTests : WireTest
 
     [Test, Property("Rule", "S080"), Property("Rule", "N01"), Property("Rule", "P12")]
     [Property("Threat", "CVE-2011-0411")]
+    [Property("Threat", "P12"), Property("Threat", "N01")]
     public async Task S080_N01_P12_Nothing_behind_starttls_is_ever_acted_on()
     {
         byte[][] injected =
@@ -283,6 +286,7 @@ public sealed class TlsTests : WireTest
     }
 
     [Test, Property("Rule", "S044"), Property("Rule", "S047")]
+    [Property("Threat", "qemu-abort-before-tls")]
     public async Task S044_S047_Abort_is_acknowledged_in_plain_text_where_tls_is_required_and_inside_tls()
     {
         foreach (NbdServerOptions options in new[] { Required, Selective })

@@ -283,7 +283,7 @@ public sealed class IpFilterTests
     [TestCase("", "all", false)]
     [TestCase("", "8.0.0.0/8", false)]
     [TestCase("all", "", true)]
-    [Property("Threat", "nbdkit 1.40 notes")]
+    [Property("Threat", "nbdkit-1.40-ip-rules")]
     public async Task A_bare_stream_is_refused_before_the_greeting(string allow, string deny, bool expected)
     {
         await using var server = new NbdServer(NbdBackend.Compose(new TestPlugin(), From(allow, deny)));

@@ -162,6 +162,7 @@ public sealed class HostHookTests
     }
 
     [Test]
+    [Property("Threat", "N18")]
     public async Task Hooks_that_throw_are_logged_and_change_nothing()
     {
         int called = 0;
@@ -185,6 +186,7 @@ public sealed class HostHookTests
     }
 
     [Test]
+    [Property("Threat", "N18")]
     public async Task A_callback_on_the_token_of_a_connection_that_throws_is_logged_and_changes_nothing()
     {
         foreach (bool force in new[] { true, false })

@@ -33,6 +33,7 @@ public sealed class ServerLimitTests
     }
 
     [Test]
+    [Property("Threat", "P03")]
     public async Task More_clients_than_allowed_are_closed_at_once_and_a_place_that_is_free_is_given_again()
     {
         await ServeAsync(new NbdServerOptions { MaxConnections = 2 });
@@ -49,6 +50,7 @@ public sealed class ServerLimitTests
 
     [TestCase(false)]
     [TestCase(true)]
+    [Property("Threat", "P02")]
     public async Task A_handshake_that_takes_too_long_is_cut_off(bool greeted)
     {
         await ServeAsync();
@@ -115,6 +117,7 @@ public sealed class ServerLimitTests
 
     [TestCase("open")]
     [TestCase("info")]
+    [Property("Threat", "P33")]
     public async Task An_open_that_takes_too_long_is_given_up_and_the_client_is_told(string callback)
     {
         await ServeAsync();
@@ -131,6 +134,7 @@ public sealed class ServerLimitTests
 
     [TestCase("open")]
     [TestCase("info")]
+    [Property("Threat", "P33")]
     public async Task What_an_open_that_was_given_up_still_opens_is_closed_before_the_chain_ends(string callback)
     {
         await ServeAsync();
@@ -152,11 +156,13 @@ public sealed class ServerLimitTests
     [TestCase(1, "inside a header")]
     [TestCase(28, "before the payload of a small write")]
     [TestCase(28 + 100, "inside the payload of a small write")]
+    [Property("Threat", "P15")]
     public async Task A_client_that_stops_inside_a_message_is_cut_off(int sent, string where)
         => await StallsAsync(WireBytes.Request(Cmd.Write, 1, 0, 4096), sent, where);
 
     [TestCase(28, "before the payload of a large write")]
     [TestCase(28 + 5, "inside the payload of a large write")]
+    [Property("Threat", "P15")]
     public async Task A_client_that_stops_inside_a_large_write_is_cut_off(int sent, string where)
     {
         _chain = new RecordedChain(1 << 20, []);
@@ -169,6 +175,7 @@ public sealed class ServerLimitTests
         => await StallsAsync(WireBytes.Request(Cmd.Write, 1, 1ul << 40, 4096), sent, where);
 
     [Test]
+    [Property("Threat", "P37")]
     public async Task A_client_that_takes_no_replies_is_cut_off()
     {
         await ServeAsync();

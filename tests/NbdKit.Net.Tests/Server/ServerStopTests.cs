@@ -24,6 +24,7 @@ public sealed class ServerStopTests
     public void TearDown() => _gate.Open();
 
     [Test]
+    [Property("Threat", "N16")]
     public async Task A_stop_before_the_start_ends_the_server_and_leaves_the_chain_to_others()
     {
         var server = new NbdServer(_chain.Backend, Options);
@@ -38,6 +39,7 @@ public sealed class ServerStopTests
     }
 
     [Test]
+    [Property("Threat", "N16")]
     public async Task Stops_may_be_repeated_and_concurrent()
     {
         ChainServer server = await ChainServer.StartAsync(_chain.Backend, Options);
