@@ -26,6 +26,12 @@ public sealed partial class NextContext
         }
     }
 
+    /// <summary>
+    /// Whether reads go straight to a plugin of the library that fills a buffer or fails, so that what was in the buffer before never
+    /// gets out.
+    /// </summary>
+    internal bool FillsReads => IsDirect && (_readVia ?? this)._plugin is ILender;
+
     /// <summary>Lends a range, at once or not at all. Only where no gate and no emulation stands in the way.</summary>
     internal bool TryLend(long offset, int length, Loan loan, bool forWrite)
     {

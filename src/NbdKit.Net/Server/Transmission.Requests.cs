@@ -32,7 +32,7 @@ internal sealed partial class Transmission
         RequestFlags flags = FlagsOf(header);
         return header.Type switch
         {
-            CommandType.Read => context.ReadAsync(Cleared(MemoryMarshal.AsMemory(memory)), offset, aborted),
+            CommandType.Read => context.ReadAsync(Cleared(MemoryMarshal.AsMemory(memory), context), offset, aborted),
             CommandType.Write => context.WriteAsync(memory, offset, flags, aborted),
             CommandType.Flush => context.FlushAsync(aborted),
             CommandType.Trim => context.TrimAsync(offset, (long)header.Length, flags, aborted),
@@ -42,9 +42,12 @@ internal sealed partial class Transmission
     }
 
     // Pooled memory holds what other clients read and wrote: a layer that fills less than it should must not send that.
-    private static Memory<byte> Cleared(Memory<byte> memory)
+    private static Memory<byte> Cleared(Memory<byte> memory, NextContext context)
     {
-        memory.Span.Clear();
+        if (!context.FillsReads)
+        {
+            memory.Span.Clear();
+        }
         return memory;
     }
 

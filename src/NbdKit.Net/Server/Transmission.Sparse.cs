@@ -147,7 +147,7 @@ internal sealed partial class Transmission
                 at += WritePiece(rented.AsSpan(at), header, piece, IsLast(plan, i, header));
                 if (!SparsePlan.IsHole(piece))
                 {
-                    await context.ReadAsync(Cleared(rented.AsMemory(at, (int)piece.Length)), piece.Offset, _connection.Aborted)
+                    await context.ReadAsync(Cleared(rented.AsMemory(at, (int)piece.Length), context), piece.Offset, _connection.Aborted)
                         .ConfigureAwait(false);
                     at += (int)piece.Length;
                 }
@@ -177,7 +177,7 @@ internal sealed partial class Transmission
         try
         {
             await _export.Context.ReadSparseAsync(
-                Cleared(rented.AsMemory(start, (int)length)), offset, extents, _connection.Aborted).ConfigureAwait(false);
+                Cleared(rented.AsMemory(start, (int)length), _export.Context), offset, extents, _connection.Aborted).ConfigureAwait(false);
             plan.Build(offset, length, extents, minimumBlock: 1);
             plan.ClearHolesInData(rented.AsSpan(start, (int)length), offset, extents);
             int at = 0;

@@ -192,6 +192,26 @@ public sealed class ServerLimitTests
     }
 
     [Test]
+    public async Task A_client_that_takes_a_long_reply_slowly_is_not_cut_off()
+    {
+        const int size = 8 << 20;
+        _chain = new RecordedChain(size, []);
+        await ServeAsync();
+        WireClient client = _server!.Connect(pipes: new PipePair(serverOutputLimit: 4096));
+        await client.GreetAsync();
+        await client.GoAsync("disk");
+        await client.SendRequestAsync(Cmd.Read, 0, size);
+        for (int taken = 0; taken < size; taken += 1 << 20)
+        {
+            await client.ReadAsync(1 << 20);
+            _time.Advance(TimeSpan.FromSeconds(40));
+        }
+        await client.ReadAsync(16);
+        Assert.That(client.Ended.IsCompleted, Is.False);
+        await client.ReadDataAsync(0, 512);
+    }
+
+    [Test]
     public async Task Infinite_limits_cut_nobody_off()
     {
         await ServeAsync(new NbdServerOptions
