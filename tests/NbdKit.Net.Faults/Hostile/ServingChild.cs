@@ -39,7 +39,10 @@ internal sealed class ServingChild : IAsyncDisposable
         INbdPlugin plugin = args.Length > 1 ? new FilePlugin { Path = args[1] } : FaultServer.Disk((_, _, _) => default);
         var options = new NbdServerOptions
         {
-            EndPoints = [new UnixDomainSocketEndPoint(args[0])], MaxConnections = 5_000, LoggerFactory = log, Backlog = 2_000,
+            EndPoints = [new UnixDomainSocketEndPoint(args[0])],
+            MaxConnections = 5_000,
+            LoggerFactory = log,
+            Backlog = 2_000,
         };
         await using (var server = new NbdServer(NbdBackend.Compose(plugin), options))
         {

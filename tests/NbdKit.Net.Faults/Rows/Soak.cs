@@ -26,7 +26,9 @@ internal sealed class Soak : Fault
         var time = TimeSpan.FromSeconds(run.Size(Gate, Release));
         var options = new NbdServerOptions
         {
-            HandshakeTimeout = TimeSpan.FromSeconds(2), StallTimeout = TimeSpan.FromSeconds(2), MaxConnections = 200,
+            HandshakeTimeout = TimeSpan.FromSeconds(2),
+            StallTimeout = TimeSpan.FromSeconds(2),
+            MaxConnections = 200,
             Tls = new NbdServerTls(TestCertificates.Server) { IsRequired = false },
         };
         await using FaultServer server = await FaultServer.StartAsync(new MemoryPlugin { Size = Region * (Polite + 64) }, options);
