@@ -57,7 +57,7 @@ internal static class AttacksMode
         using ServerProcess server = ServerProcess.Start(command);
         var victim = new Victim(server, command.ExportName);
         string seen = attack.Run(victim);
-        string memory = $"{Figures.Mebibytes(server.PeakBytes)} MiB";
+        string memory = server.PeakBytes is > 0 and var peak ? $"{Figures.Mebibytes(peak)} MiB" : "";
         string after = attack.Stops ? "" : victim.Ask();
         string outcome = after switch
         {

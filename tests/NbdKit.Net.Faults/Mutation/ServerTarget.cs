@@ -10,6 +10,8 @@ internal class ServerTarget : MutationTarget
     private static readonly NbdServerOptions Common = new()
     {
         MaxPayload = 1 << 20,
+        // Good sessions ask about unknown exports as often as they like, and must be served all the same.
+        MaxOpensInHandshake = 64,
         HandshakeTimeout = Timeout.InfiniteTimeSpan,
         OpenTimeout = Timeout.InfiniteTimeSpan,
     };
