@@ -9,12 +9,28 @@ namespace NbdKit.Buffers;
 /// </summary>
 internal static class PayloadArrays
 {
-    /// <summary>The longest array that comes from the pool: enough for a payload of 1 MiB, which is common, with its header.</summary>
-    public const int MaxPooled = 2 << 20;
+    /// <summary>The longest array that comes from the pool.</summary>
+    public const int MaxPooled = 1 << 20;
 
     /// <summary>An array of at least so many bytes, of any content.</summary>
+    /// <exception cref="OutOfMemoryException">There is not so much memory, not even after a collection.</exception>
     public static byte[] Rent(int size)
-        => size <= MaxPooled ? ArrayPool<byte>.Shared.Rent(size) : GC.AllocateUninitializedArray<byte>(size);
+    {
+        if (size <= MaxPooled)
+        {
+            return ArrayPool<byte>.Shared.Rent(size);
+        }
+        try
+        {
+            return GC.AllocateUninitializedArray<byte>(size);
+        }
+        catch (OutOfMemoryException)
+        {
+            // Where the heap has a hard limit, arrays that were given back may lie in the way of a new one until they are collected.
+            GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+            return GC.AllocateUninitializedArray<byte>(size);
+        }
+    }
 
     /// <summary>Gives back an array, once.</summary>
     public static void Return(byte[] array)
