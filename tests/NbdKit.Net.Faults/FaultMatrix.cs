@@ -27,6 +27,7 @@ internal static class FaultMatrix
         new KilledServer(),
         new PowerCuts(),
         new FaultyNetwork(),
+        new TlsMisuse(),
         new PluginFaults(),
         new CancellationStorm(),
         new ShutdownDrain(),
