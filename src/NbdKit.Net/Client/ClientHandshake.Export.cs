@@ -68,13 +68,15 @@ internal sealed partial class ClientHandshake
         byte[] reply = new byte[_noZeroes ? 10 : 134];
         try
         {
-            await ReadAsync(reply).ConfigureAwait(false);
+            await ReadAsync(reply.AsMemory(0, 1)).ConfigureAwait(false);
         }
         catch (Exception e) when (!_token.IsCancellationRequested && (e is NbdClientException || IsTransportFault(e)))
         {
             throw new NbdClientException(
                 NbdClientError.ExportUnknown, "the server closed the connection: it has no such export, or does not open it", e);
         }
+        // A server that has begun to answer opens the export: what breaks off now is the connection.
+        await ReadAsync(reply.AsMemory(1)).ConfigureAwait(false);
         var infos = new InfoReplies();
         infos.Add(BinaryPrimitives.ReadUInt64BigEndian(reply), (TransmissionFlags)BinaryPrimitives.ReadUInt16BigEndian(reply.AsSpan(8)));
         return Session(exportName, Complete(infos), contexts);

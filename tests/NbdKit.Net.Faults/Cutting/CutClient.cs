@@ -7,6 +7,9 @@ namespace NbdKit.Faults.Cutting;
 /// <summary>Our client, whose server stops at any byte.</summary>
 internal static class CutClient
 {
+    // size 64, transmission flags 16, 124 zeroes
+    private const int ExportNameReply = 134;
+
     private static readonly TimeSpan Limit = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan Moment = TimeSpan.FromMilliseconds(1);
 
@@ -28,16 +31,20 @@ internal static class CutClient
         Task<ClientSession> connecting = ClientHandshake.RunAsync(transport, options, null, CancellationToken.None);
         if (at < handshake)
         {
-            await FailAsync(form, connecting, transport, time, kind);
+            // To close in place of an answer is how a server refuses NBD_OPT_EXPORT_NAME.
+            bool refuses = form == CutSession.ExportName && at == handshake - ExportNameReply && kind != CutKind.Stall;
+            await FailAsync(refuses ? NbdClientError.ExportUnknown : NbdClientError.ConnectionLost, connecting, transport, time, kind);
         }
         else
         {
-            await UseAsync(new NbdClient(await connecting.Soon(), options), form, transport, release, time, kind, replies.Count(end => end <= at));
+            var client = new NbdClient(await connecting.Soon(), options);
+            await UseAsync(client, form, transport, release, time, kind, replies.Count(end => end <= at));
         }
         RequestGrammar.Check(transport.Output);
     }
 
-    private static async Task FailAsync(int form, Task connecting, CutTransport transport, FakeTimeProvider time, CutKind kind)
+    private static async Task FailAsync(
+        NbdClientError lost, Task connecting, CutTransport transport, FakeTimeProvider time, CutKind kind)
     {
         if (kind == CutKind.Stall)
         {
@@ -46,15 +53,13 @@ internal static class CutClient
             MutationException.Require(!connecting.IsCompleted, $"the server had {Moment} left");
             time.Advance(Moment);
         }
-        NbdClientError expected = kind == CutKind.Stall ? NbdClientError.Timeout : NbdClientError.ConnectionLost;
+        NbdClientError expected = kind == CutKind.Stall ? NbdClientError.Timeout : lost;
         try
         {
             await connecting.Soon();
         }
-        catch (NbdClientException e) when (
-            e.Error == expected || (e.Error == NbdClientError.ExportUnknown && form == CutSession.ExportName && kind != CutKind.Stall))
+        catch (NbdClientException e) when (e.Error == expected)
         {
-            // To close is how a server refuses NBD_OPT_EXPORT_NAME.
             return;
         }
         throw new MutationException("a handshake that was cut succeeded");
