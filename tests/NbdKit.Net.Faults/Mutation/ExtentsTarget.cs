@@ -47,7 +47,7 @@ internal sealed class ExtentsTarget : ServerTarget
                 reads ? Tests.Testing.CmdFlag.None : flags,
                 (ulong)random.NextInt64(),
                 offset,
-                reads ? Math.Min(length, 8192) : length));
+                reads ? Math.Min(length, 64 << 10) : length));
         }
         session.Add(WireMessage.Request(form == 4, Tests.Testing.Cmd.Disc, 0, 0, 0, 0));
         byte[] script = new byte[legal ? 0 : Entry * random.Next(12)];

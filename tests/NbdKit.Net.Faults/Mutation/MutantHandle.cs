@@ -28,6 +28,7 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
         {
             if ((extent.Status & ExtentStatus.Zero) != 0)
             {
+                plugin.AddZeroes(extent.Offset, extent.Length);
                 buffer.Span.Slice((int)(extent.Offset - offset), (int)extent.Length).Fill(0xa5);
             }
         }

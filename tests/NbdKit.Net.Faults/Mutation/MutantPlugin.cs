@@ -5,6 +5,7 @@ internal sealed class MutantPlugin : INbdPlugin
 {
     public const string Context = "x-test:second";
 
+    private readonly List<(ulong From, ulong To)> _zeroes = [];
     private int _open;
 
     public string Name => "mutant";
@@ -20,7 +21,10 @@ internal sealed class MutantPlugin : INbdPlugin
     /// <summary>Reports extents; all data if null.</summary>
     public Action<long, long, ExtentList>? Extents { get; set; }
 
-    /// <summary>The byte at a position of every export.</summary>
+    /// <summary>
+    /// The byte at a position of every export, but where a sparse read was told of zeroes: what a plugin says of its content is
+    /// what its content is.
+    /// </summary>
     public static byte At(ulong offset) => (byte)((offset * 7) ^ (offset >> 9) ^ 0x5a);
 
     public ValueTask ListExportsAsync(
@@ -70,6 +74,35 @@ internal sealed class MutantPlugin : INbdPlugin
         return new(new MutantHandle(this, info));
     }
 
+    /// <summary>A read was told that part of it is zero.</summary>
+    public void AddZeroes(long offset, long length)
+    {
+        lock (_zeroes)
+        {
+            _zeroes.Add(((ulong)offset, (ulong)(offset + length)));
+        }
+    }
+
+    /// <summary>Whether reads were told that all of a range is zero.</summary>
+    public bool IsZero(ulong offset, ulong length)
+    {
+        ulong end = offset + length;
+        while (offset < end)
+        {
+            ulong reached = offset;
+            foreach ((ulong from, ulong to) in _zeroes)
+            {
+                reached = from <= offset && to > reached ? to : reached;
+            }
+            if (reached == offset)
+            {
+                return false;
+            }
+            offset = reached;
+        }
+        return true;
+    }
+
     /// <summary>A context was closed.</summary>
     public void Close() => Interlocked.Decrement(ref _open);
 
@@ -77,6 +110,7 @@ internal sealed class MutantPlugin : INbdPlugin
     public void Reset()
     {
         _open = 0;
+        _zeroes.Clear();
         Broken = null;
     }
 }

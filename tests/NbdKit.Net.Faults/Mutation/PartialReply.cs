@@ -4,7 +4,8 @@ using NbdKit.Tests.Testing;
 namespace NbdKit.Faults.Mutation;
 
 /// <summary>A structured reply of which some chunks have come.</summary>
-internal sealed class PartialReply(WireCall call, Dictionary<uint, string> contexts, bool extended)
+internal sealed class PartialReply(
+    WireCall call, Dictionary<uint, string> contexts, bool extended, Func<ulong, ulong, bool>? isZero)
 {
     private readonly List<(ulong From, ulong To)> _content = [];
     private readonly HashSet<uint> _reported = [];
@@ -26,7 +27,10 @@ internal sealed class PartialReply(WireCall call, Dictionary<uint, string> conte
                 CheckData(offset, payload[8..]);
                 break;
             case ChunkType.OffsetHole when call.Command == Cmd.Read && payload.Length == 12:
-                AddContent(BinaryPrimitives.ReadUInt64BigEndian(payload), BinaryPrimitives.ReadUInt32BigEndian(payload[8..]), what);
+                ulong hole = BinaryPrimitives.ReadUInt64BigEndian(payload);
+                uint length = BinaryPrimitives.ReadUInt32BigEndian(payload[8..]);
+                AddContent(hole, length, what);
+                MutationException.Require(isZero?.Invoke(hole, length) == true, $"{what}: no layer said so");
                 break;
             case ChunkType.BlockStatus when call.Command == Cmd.BlockStatus && !extended:
             case ChunkType.BlockStatusExtended when call.Command == Cmd.BlockStatus && extended:
@@ -63,14 +67,15 @@ internal sealed class PartialReply(WireCall call, Dictionary<uint, string> conte
         return _error == 0;
     }
 
-    /// <summary>Data of a read must be what the export holds there.</summary>
+    /// <summary>Data of a read must be what the export holds there; zeroes only where a layer said that it holds zeroes.</summary>
     public void CheckData(ulong offset, ReadOnlySpan<byte> data)
     {
         for (int i = 0; i < data.Length; i++)
         {
-            if (data[i] != MutantPlugin.At(offset + (uint)i))
+            ulong at = offset + (uint)i;
+            if (data[i] != MutantPlugin.At(at) && !(data[i] == 0 && isZero?.Invoke(at, 1) == true))
             {
-                throw new MutationException($"{call}: the byte at {offset + (uint)i} is 0x{data[i]:x2}");
+                throw new MutationException($"{call}: the byte at {at} is 0x{data[i]:x2}");
             }
         }
     }

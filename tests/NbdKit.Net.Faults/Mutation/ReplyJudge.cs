@@ -3,7 +3,8 @@ using NbdKit.Tests.Testing;
 namespace NbdKit.Faults.Mutation;
 
 /// <summary>The requests of a connection, and the rules for the replies to them.</summary>
-internal sealed class ReplyJudge(bool structured, bool extended, Dictionary<uint, string> contexts)
+internal sealed class ReplyJudge(
+    bool structured, bool extended, Dictionary<uint, string> contexts, Func<ulong, ulong, bool>? isZero)
 {
     private readonly Dictionary<ulong, Queue<PartialReply>> _waiting = [];
     // A client that uses a cookie again while it waits cannot know which reply is whose, for replies come in any order.
@@ -26,7 +27,7 @@ internal sealed class ReplyJudge(bool structured, bool extended, Dictionary<uint
         {
             _ambiguous.Add(call.Cookie);
         }
-        queue.Enqueue(new PartialReply(call, contexts, extended));
+        queue.Enqueue(new PartialReply(call, contexts, extended, isZero));
         _unanswered++;
         if (call.Command is Cmd.Read or Cmd.Write)
         {

@@ -146,7 +146,7 @@ internal sealed class ServerJudge(byte[] input, byte[] output, ServerRules rules
 
     private void Transmit(NbdDisconnectReason reason)
     {
-        var replies = new ReplyJudge(_structured, _extended, _contexts);
+        var replies = new ReplyJudge(_structured, _extended, _contexts, rules.IsZero);
         ReadRequests(replies);
         Declared += replies.Declared;
         while (!_out.IsAtEnd)

@@ -82,7 +82,11 @@ internal class ServerTarget : MutationTarget
         var judge = new ServerJudge(
             [.. chunks.SelectMany(chunk => chunk)],
             transport.Output,
-            new ServerRules(options.OfferNoZeroes ? 3u : 1u, options.RequirePayloadFlag, (uint)options.MaxPayload, (uint)options.MaxOptionPayload));
+            new ServerRules(
+                options.OfferNoZeroes ? 3u : 1u, options.RequirePayloadFlag, (uint)options.MaxPayload, (uint)options.MaxOptionPayload)
+            {
+                IsZero = Plugin.IsZero,
+            });
         judge.Check(end.Reason);
         MutationException.Require(_ends == 1, $"the host was told {_ends} times of the end");
         MutationException.Require(Plugin.Open == 0, $"{Plugin.Open} contexts are open after the end");
