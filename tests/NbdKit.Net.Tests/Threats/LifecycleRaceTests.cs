@@ -19,8 +19,13 @@ public sealed class LifecycleRaceTests
     {
         TestContext.Out.WriteLine($"seed {Seed}");
         var random = new Random(Seed);
-        byte[] session = [.. new WireBytes().U32(3).ToArray(), .. WireBytes.Option(Opt.StructuredReply, []),
-            .. WireBytes.Option(Opt.SetMeta, WireBytes.MetaRequest([], "base:allocation")), .. WireBytes.Option(Opt.Go, WireBytes.InfoRequest([]))];
+        byte[] session =
+        [
+            .. new WireBytes().U32(3).ToArray(),
+            .. WireBytes.Option(Opt.StructuredReply, []),
+            .. WireBytes.Option(Opt.SetMeta, WireBytes.MetaRequest([], "base:allocation")),
+            .. WireBytes.Option(Opt.Go, WireBytes.InfoRequest([])),
+        ];
         for (int round = 0; round < HalfOpenRounds; round++)
         {
             var plugin = new TestPlugin();
@@ -91,7 +96,8 @@ public sealed class LifecycleRaceTests
 
     [Test, Property("Threat", "N16")]
     public async Task Start_stop_and_dispose_may_come_in_any_order_and_at_once(
-        [Values("stop", "dispose dispose", "start dispose stop", "start stop dispose dispose", "stop start", "start+stop+dispose")] string order)
+        [Values("stop", "dispose dispose", "start dispose stop", "start stop dispose dispose", "stop start", "start+stop+dispose")]
+        string order)
     {
         for (int round = 0; round < RoundsPerOrder; round++)
         {

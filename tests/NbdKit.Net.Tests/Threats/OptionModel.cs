@@ -67,9 +67,17 @@ internal sealed class OptionModel
     /// <summary>The answers to a read and a block status.</summary>
     public IEnumerable<string> Transmission()
         => IsExtended
-            ? [$"extended {Cmd.Read} {ChunkType.OffsetData:x}", $"extended {Cmd.BlockStatus} {(_selected ? ChunkType.BlockStatusExtended : ChunkType.Error):x}"]
+            ?
+            [
+                $"extended {Cmd.Read} {ChunkType.OffsetData:x}",
+                $"extended {Cmd.BlockStatus} {(_selected ? ChunkType.BlockStatusExtended : ChunkType.Error):x}",
+            ]
             : _structured
-                ? [$"chunk {Cmd.Read} {ChunkType.OffsetData:x}", $"chunk {Cmd.BlockStatus} {(_selected ? ChunkType.BlockStatus : ChunkType.Error):x}"]
+                ?
+                [
+                    $"chunk {Cmd.Read} {ChunkType.OffsetData:x}",
+                    $"chunk {Cmd.BlockStatus} {(_selected ? ChunkType.BlockStatus : ChunkType.Error):x}",
+                ]
                 : [$"simple {Cmd.Read} {WireError.Ok}", $"simple {Cmd.BlockStatus} {WireError.Inval}"];
 
     private static string Reply(uint option, uint type, uint id = 0) => $"{option}:{type:x}:{id}";

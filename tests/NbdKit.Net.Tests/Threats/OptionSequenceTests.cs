@@ -130,11 +130,13 @@ public sealed class OptionSequenceTests
                     break;
                 case Magic.Chunk:
                     at += 20 + (int)BinaryPrimitives.ReadUInt32BigEndian(rest[16..]);
-                    yield return $"chunk {BinaryPrimitives.ReadUInt64BigEndian(rest[8..])} {BinaryPrimitives.ReadUInt16BigEndian(rest[6..]):x}";
+                    yield return $"chunk {BinaryPrimitives.ReadUInt64BigEndian(rest[8..])} "
+                        + $"{BinaryPrimitives.ReadUInt16BigEndian(rest[6..]):x}";
                     break;
                 case Magic.ExtendedReply:
                     at += 32 + (int)BinaryPrimitives.ReadUInt64BigEndian(rest[24..]);
-                    yield return $"extended {BinaryPrimitives.ReadUInt64BigEndian(rest[8..])} {BinaryPrimitives.ReadUInt16BigEndian(rest[6..]):x}";
+                    yield return $"extended {BinaryPrimitives.ReadUInt64BigEndian(rest[8..])} "
+                        + $"{BinaryPrimitives.ReadUInt16BigEndian(rest[6..]):x}";
                     break;
                 default:
                     Assert.Fail($"no message begins with {magic:x}");

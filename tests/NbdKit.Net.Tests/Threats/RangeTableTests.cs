@@ -12,7 +12,10 @@ public sealed class RangeTableTests : WireTest
 
     private static readonly uint[] Lengths = [1, 2, 512, 0x7fffffff, 0x80000000, 0x80000001, 0xfffffffe, 0xffffffff];
 
-    private static readonly ulong[] LongLengths = [1ul << 32, (1ul << 32) + 512, (1ul << 63) - 1, 1ul << 63, ulong.MaxValue - 1, ulong.MaxValue];
+    private static readonly ulong[] LongLengths =
+    [
+        1ul << 32, (1ul << 32) + 512, (1ul << 63) - 1, 1ul << 63, ulong.MaxValue - 1, ulong.MaxValue,
+    ];
 
     [Test, Property("Threat", "P17"), Property("Threat", "P18"), Property("Threat", "N07")]
     public async Task No_edge_of_offset_or_length_reaches_the_plugin([Values("simple", "structured", "extended")] string form)

@@ -13,7 +13,10 @@ public sealed class StaleMemoryTests
     public async Task A_plugin_that_fills_less_than_it_should_sends_zeroes_and_not_what_others_wrote(
         [Values("simple", "structured", "extended")] string form, [Values] bool blocking, [Values] bool sparse)
     {
-        var plugin = new LazyPlugin { Info = new NbdExportInfo { Size = Size, CanWrite = true, IsBlocking = blocking, CanExtents = sparse } };
+        var plugin = new LazyPlugin
+        {
+            Info = new NbdExportInfo { Size = Size, CanWrite = true, IsBlocking = blocking, CanExtents = sparse },
+        };
         await using var server = new NbdServer(NbdBackend.Compose(plugin));
         await server.StartAsync();
         WireClient writer = await ClientAsync(server, "simple");

@@ -28,16 +28,14 @@ public sealed class ThreatCoverageTests
 
     private static readonly Dictionary<string, string> NotHere = new()
     {
-        ["P13"] = "chains of certificates without end are not tried; the rest is in TlsTests, TlsSessionTests and TlsFuzzTests (rule P13)",
         ["P28"] = "needs a power cut between two connections; TransmissionFlagsTests (S144) shows what they see of each other",
-        ["P36"] = "needs a process whose descriptors run out",
-        ["N04"] = "needs a storm of cancellations; PayloadMemoryTests and RentedArrays count what is rented and returned",
-        ["N08"] = "needs a process whose unobserved exceptions are watched",
-        ["N09"] = "not shown: a thread pool full of blocking calls",
+        ["P36"] = "F15 of the fault matrix: a process whose descriptors run out",
+        ["N04"] = "F10 of the fault matrix: storms of cancellations; PayloadMemoryTests and RentedArrays count what is rented and returned",
+        ["N08"] = "F09 of the fault matrix; each of its rows fails by an exception that nobody observed",
+        ["N09"] = "F16 of the fault matrix: a thread pool full of blocking calls",
         ["N11"] = "TlsSessionTests (rule N11) runs one session on one thread, not the whole suite",
         ["N13"] = "needs millions of requests; AllocationTests shows that a request allocates nothing",
-        ["N15"] = "a client with pre-shared keys only is not tried; certificates are in ServerTlsTests (rule N15)",
-        ["N17"] = "needs a process with a hard limit of its heap",
+        ["N17"] = "F14 of the fault matrix: a process with a hard limit of its heap",
         ["N19"] = "needs a trimmed program",
         ["libnbd-2023-07-block-status"] = "in ClientBlockStatusTests, rules C060 to C068",
         ["CVE-2024-4467"] = "about images that name other files: the tests of qcow2dec, vmdk and vhd refuse them",
@@ -47,7 +45,8 @@ public sealed class ThreatCoverageTests
         ["nbdkit-80033669"] = "the tests of Interop ask with three clients",
         ["nbdkit-d5a4190e"] = "MisbehavingPluginTests; not every capability is lied about",
         ["nbdkit-accept-spin"] = "as P36",
-        ["nbdkit-option-memory"] = "OptionTests (P01) bounds what a length field costs; the memory of a silent client needs a process of its own",
+        ["nbdkit-option-memory"] = "OptionTests (P01) bounds what a length field costs; what silent clients cost is F01 and F02 of the "
+            + "fault matrix",
         ["nbd-server-simple-read-error"] = "in ReadTests, rule S182",
         ["qemu-tls-iothread"] = "as N11",
         ["libnbd-2023-05-short-reply"] = "in ClientReadReplyTests, rule C082",
