@@ -37,6 +37,7 @@ internal static class FaultMatrix
         new ThreadStarvation(),
         new SharedDisk(),
         new IntegrityLoad(),
+        new RealFileSystems(),
         new Soak(),
         new FilterStacks(),
     ];
