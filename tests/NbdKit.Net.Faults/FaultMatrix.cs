@@ -40,6 +40,7 @@ internal static class FaultMatrix
         new RealFileSystems(),
         new Soak(),
         new FilterStacks(),
+        new Interoperability(),
     ];
 
     public static async Task<int> RunAsync(string[] args)
