@@ -2,6 +2,7 @@ using System.Net;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using NbdKit.Layers;
+using NbdKit.Server;
 
 namespace NbdKit;
 
@@ -87,10 +88,12 @@ public sealed record NbdServerOptions
     public long MaxBytesInFlight { get; init => field = AtLeast(value, 1); } = 64 << 20;
 
     /// <summary>
-    /// The bytes of payload that all connections together may hold. 512 MiB by default. One connection gets at most as much as
-    /// is left, so clients that do not take their replies cannot starve the others.
+    /// The bytes of payload that all connections together may hold. 512 MiB by default, or half of the memory that the garbage
+    /// collector may use (<see cref="GCMemoryInfo.TotalAvailableMemoryBytes"/>: of the machine, of the container, or its hard limit) if
+    /// that is less. One connection gets at most as much as is left, so clients that do not take their replies cannot starve the others.
     /// </summary>
-    public long MaxServerBytesInFlight { get; init => field = AtLeast(value, 1); } = 512 << 20;
+    public long MaxServerBytesInFlight { get; init => field = AtLeast(value, 1); }
+        = ServerBudget.DefaultLimit(GC.GetGCMemoryInfo().TotalAvailableMemoryBytes);
 
     /// <summary>
     /// The largest payload of one read or write, in bytes: 32 MiB by default, which the protocol expects of every server.

@@ -38,8 +38,10 @@ internal static class FaultMatrix
         new ThreadStarvation(),
         new SharedDisk(),
         new IntegrityLoad(),
+        new RealFileSystems(),
         new Soak(),
         new FilterStacks(),
+        new Interoperability(),
     ];
 
     public static async Task<int> RunAsync(string[] args)

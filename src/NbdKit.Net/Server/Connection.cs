@@ -68,6 +68,9 @@ internal sealed partial class Connection
     /// <summary>Whether requests, and options, that arrive now are refused with ESHUTDOWN.</summary>
     public bool RefusesRequests => _refusesRequests;
 
+    /// <summary>Whether nothing is served to the client yet.</summary>
+    public bool IsInHandshake => _inHandshake;
+
     /// <summary>Why they are refused.</summary>
     public NbdDisconnect Refusal => _stopping
         ? new NbdDisconnect(NbdDisconnectReason.ServerStopped, "the server is stopping")

@@ -8,9 +8,16 @@ internal sealed class ServerBudget(long limit)
     // What a connection that holds nothing may take of the part that is kept for such.
     private const int SmallBytes = 64 << 10;
 
+    // What is plenty for any number of clients.
+    private const long MostByDefault = 512 << 20;
+
     private readonly long _forSmall = limit / 16;
     private readonly ConcurrentQueue<FlowBudget> _waiting = new();
     private long _bytes;
+
+    /// <summary>The limit for a process that may use so much memory, or whose memory is not known (0).</summary>
+    public static long DefaultLimit(long availableBytes)
+        => availableBytes > 0 ? Math.Clamp(availableBytes / 2, 1, MostByDefault) : MostByDefault;
 
     /// <summary>
     /// Whether a connection that holds so much may take more: up to as much as is left for all others, of which a part is kept for

@@ -163,10 +163,16 @@ internal sealed partial class ServerCore : IDisposable
             _stopping = true;
             CheckDrained();
         }
+        bool negotiating = false;
         foreach (Connection connection in Snapshot())
         {
             connection.BeginStop();
+            negotiating |= connection.IsInHandshake;
         }
+        // A client that talks hears of the stop in that time; the others have nothing to lose, and would hold the stop for all of it.
+        using ITimer? silence = negotiating
+            ? TimeProvider.CreateTimer(_ => EndHandshakes(), null, LastMoment, Timeout.InfiniteTimeSpan)
+            : null;
         if (await WaitAsync(Drained, Options.StopTimeout, cancellationToken).ConfigureAwait(false))
         {
             return true;
@@ -185,6 +191,14 @@ internal sealed partial class ServerCore : IDisposable
             Log.Abandoned(Logger, _connections.Count + _lateOpens);
         }
         return false;
+    }
+
+    private void EndHandshakes()
+    {
+        foreach (Connection connection in Snapshot().Where(connection => connection.IsInHandshake))
+        {
+            connection.Abort(NbdDisconnectReason.ServerStopped, "the server stopped during the handshake");
+        }
     }
 
     /// <summary>Waits for a task that does not fail; false if it takes longer than it may.</summary>

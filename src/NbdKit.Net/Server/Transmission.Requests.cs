@@ -140,14 +140,25 @@ internal sealed partial class Transmission
     /// <summary>Starts a request on a thread that may block, or with its place in the order of replies.</summary>
     private void StartElsewhere(in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented)
     {
-        PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
+        ReplySegment reply = default;
         if (header.Type != CommandType.BlockStatus && !IsChunked(header))
         {
             int size = header.Type == CommandType.Read ? _dataHeaderSize + (int)header.Length : _successSize;
-            pending.Reply = size > LargePayload
-                ? ReplySegment.Rented(PayloadArrays.Rent(size), size)
-                : _replies.ReserveShared(size, out _);
+            try
+            {
+                reply = size > LargePayload
+                    ? ReplySegment.Rented(PayloadArrays.Rent(size), size)
+                    : _replies.ReserveShared(size, out _);
+            }
+            catch (OutOfMemoryException e)
+            {
+                Return(rented);
+                ReplyFault(header, Report(header, e));
+                return;
+            }
         }
+        PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
+        pending.Reply = reply;
         _order?.Add(pending);
         if (_export.Info.IsBlocking)
         {
@@ -189,10 +200,15 @@ internal sealed partial class Transmission
         }
         // Held from now on: a client that takes its time to send it holds it all the same.
         _budget.Take(length);
-        byte[] rented = PayloadArrays.Rent(length);
+        byte[]? rented = null;
         try
         {
+            rented = PayloadArrays.Rent(length);
             await _input.ReadExactlyAsync(rented.AsMemory(0, length), _connection.Receiving).ConfigureAwait(false);
+        }
+        catch (OutOfMemoryException e) when (rented is null)
+        {
+            _fault = Report(header, e);
         }
         catch
         {
@@ -203,7 +219,19 @@ internal sealed partial class Transmission
         {
             _budget.Give(length);
         }
+        if (rented is null)
+        {
+            await SkipPayloadAsync().ConfigureAwait(false);
+            return;
+        }
         StartWith(header, rented.AsMemory(0, length), null, rented);
+    }
+
+    /// <summary>Throws away the payload of a request that is refused, and refuses it.</summary>
+    private async ValueTask SkipPayloadAsync()
+    {
+        await _input.SkipAsync((long)_current.Length, _connection.Receiving).ConfigureAwait(false);
+        ReplyFault(_current, _fault);
     }
 
     private static void Return(byte[]? rented)

@@ -125,8 +125,7 @@ internal sealed partial class Transmission
                     await ReceivePayloadAsync().ConfigureAwait(false); // 4
                     break;
                 case Step.SkipPayload:
-                    await _input.SkipAsync((long)_current.Length, _connection.Receiving).ConfigureAwait(false);
-                    ReplyFault(_current, _fault);
+                    await SkipPayloadAsync().ConfigureAwait(false);
                     break;
                 default:
                     _connection.End(NbdDisconnectReason.ClientDone, "the client said goodbye");

@@ -218,6 +218,32 @@ public sealed class InputReaderTests
     }
 
     [Test]
+    public async Task A_long_payload_that_comes_slowly_starts_the_clock_anew_with_each_part()
+    {
+        TimeSpan limit = TimeSpan.FromSeconds(10);
+        var loan = new Loan();
+        loan.Add(GC.AllocateArray<byte>(4, pinned: true), 0, 4);
+        foreach (Func<Task> receive in new Func<Task>[]
+        {
+            () => _input.FillInsideAsync(4, None).AsTask(),
+            () => _input.ReadExactlyAsync(new byte[4], None).AsTask(),
+            () => _input.ReadExactlyAsync(loan, None).AsTask(),
+            () => _input.SkipAsync(4, None).AsTask(),
+        })
+        {
+            Task receiving = receive();
+            for (byte part = 0; part < 4; part++)
+            {
+                _time.Advance(TimeSpan.FromSeconds(9));
+                Assert.That(_stall.IsStalled(limit), Is.False, $"after {part} parts");
+                _transport.Feed(part);
+            }
+            await receiving.Soon();
+            _input.Advance(_input.Count);
+        }
+    }
+
+    [Test]
     public async Task The_transport_s_own_pauses_do_not_stop_the_clock()
     {
         TimeSpan tenPauses = TimeSpan.FromSeconds(10);

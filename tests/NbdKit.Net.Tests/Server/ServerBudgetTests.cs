@@ -69,4 +69,18 @@ public sealed class ServerBudgetTests
         _gate.Open();
         Assert.That(await stopping.Soon());
     }
+
+    [TestCase(0L, 512L << 20)]
+    [TestCase(1L, 1L)]
+    [TestCase(256L << 20, 128L << 20)]
+    [TestCase(1L << 30, 512L << 20)]
+    [TestCase(24L << 30, 512L << 20)]
+    public void The_default_limit_is_half_of_the_memory_and_512_MiB_at_most(long available, long expected)
+        => Assert.That(ServerBudget.DefaultLimit(available), Is.EqualTo(expected));
+
+    [Test]
+    public void The_options_know_the_memory_of_this_process()
+        => Assert.That(
+            new NbdServerOptions().MaxServerBytesInFlight,
+            Is.EqualTo(ServerBudget.DefaultLimit(GC.GetGCMemoryInfo().TotalAvailableMemoryBytes)));
 }

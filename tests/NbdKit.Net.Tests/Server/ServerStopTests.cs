@@ -129,6 +129,28 @@ public sealed class ServerStopTests
     }
 
     [Test]
+    public async Task A_client_that_is_silent_in_its_handshake_holds_a_stop_for_a_moment_and_requests_in_flight_go_on()
+    {
+        Block("read");
+        ChainServer server = await ChainServer.StartAsync(_chain.Backend, Options);
+        WireClient silent = await server.HaggleAsync();
+        WireClient fresh = server.Connect();
+        WireClient busy = await server.TransmitAsync();
+        await busy.SendRequestAsync(Cmd.Read, 0, 1);
+        await _gate.ArrivedAsync();
+        Task stopping = server.Server.StopAsync();
+        await _time.WaitForTimersAsync(2);
+        _time.Advance(TimeSpan.FromSeconds(0.5));
+        await silent.ExpectEndAsync(NbdDisconnectReason.ServerStopped);
+        await fresh.ExpectEndAsync(NbdDisconnectReason.ServerStopped);
+        Assert.That(busy.Ended.IsCompleted, Is.False);
+        _gate.Open();
+        Assert.That((await busy.ReadReplyAsync()).Error, Is.EqualTo(Errno.Ok));
+        await busy.ExpectGoneAsync(NbdDisconnectReason.ServerStopped);
+        await stopping.Soon();
+    }
+
+    [Test]
     public async Task A_plugin_that_is_stuck_in_its_start_does_not_hold_a_stop()
     {
         Block("start");
