@@ -29,10 +29,13 @@ internal sealed class ReplyJudge(
         }
         queue.Enqueue(new PartialReply(call, contexts, extended, isZero));
         _unanswered++;
-        if (call.Command is Cmd.Read or Cmd.Write)
+        Declared += call.Command switch
         {
-            Declared += (long)Math.Min(call.Length, maxPayload);
-        }
+            Cmd.Read or Cmd.Write => (long)Math.Min(call.Length, maxPayload),
+            // What the largest reply to it takes: 16 bytes for each of the extents that it may have.
+            Cmd.BlockStatus => 16L * ExtentList.DefaultMaximumCount,
+            _ => 0,
+        };
     }
 
     /// <summary>Takes one reply, or one chunk of one.</summary>
