@@ -10,7 +10,7 @@ public sealed class ShutdownTests : WireTest
     [Test, Property("Rule", "S028")]
     public async Task S028_A_client_in_haggling_is_told_that_the_server_stops_and_may_still_abort()
     {
-        ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxOptions = 100_000 });
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxOptions = 100_000, TimeProvider = new FakeTimeProvider() });
         WireClient client = await server.HaggleAsync();
 
         Task stopping = server.Server.StopAsync();
@@ -28,7 +28,7 @@ public sealed class ShutdownTests : WireTest
     [Test, Property("Rule", "S028")]
     public async Task S028_EXPORT_NAME_to_a_server_that_stops_ends_the_connection()
     {
-        ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxOptions = 100_000 });
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxOptions = 100_000, TimeProvider = new FakeTimeProvider() });
         WireClient client = await server.HaggleAsync();
         Task stopping = server.Server.StopAsync();
         await UntilStoppingAsync(client);
