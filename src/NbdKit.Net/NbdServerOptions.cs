@@ -97,9 +97,9 @@ public sealed record NbdServerOptions
 
     /// <summary>
     /// The largest payload of one read or write, in bytes: 32 MiB by default, which the protocol expects of every server.
-    /// A larger read is refused; a larger write ends the connection.
+    /// A larger read is refused; a larger write ends the connection. From 1 MiB to 1 GiB.
     /// </summary>
-    public int MaxPayload { get; init => field = AtLeast(value, 1 << 20); } = 32 << 20;
+    public int MaxPayload { get; init => field = AtMost(AtLeast(value, 1 << 20), 1 << 30); } = 32 << 20;
 
     /// <summary>The payload of an option that is parsed, in bytes. 128 KiB by default; eight times as much is skipped over.</summary>
     public int MaxOptionPayload { get; init => field = AtLeast(value, 8 << 10); } = 128 << 10;
@@ -188,6 +188,12 @@ public sealed record NbdServerOptions
         {
             ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
         }
+        return value;
+    }
+
+    private static int AtMost(int value, int maximum)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(value, maximum);
         return value;
     }
 

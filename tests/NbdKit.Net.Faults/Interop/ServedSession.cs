@@ -62,7 +62,8 @@ internal sealed class ServedSession : IAsyncDisposable
         NbdServerTls? tls = isTls
             ? new NbdServerTls(TestCertificates.Server)
             {
-                ClientCertificates = NbdClientCertificates.Required, ClientAuthorities = TestCertificates.Authorities,
+                ClientCertificates = NbdClientCertificates.Required,
+                ClientAuthorities = TestCertificates.Authorities,
             }
             : null;
         InteropServer server = await InteropServer.StartAsync(
