@@ -97,9 +97,10 @@ public sealed record NbdServerOptions
 
     /// <summary>
     /// The largest payload of one read or write, in bytes: 32 MiB by default, which the protocol expects of every server.
-    /// A larger read is refused; a larger write ends the connection. From 1 MiB to 1 GiB.
+    /// A larger read is refused; a larger write ends the connection. From 1 MiB to 2^31 - 48: with its header
+    /// it must have a length.
     /// </summary>
-    public int MaxPayload { get; init => field = AtMost(AtLeast(value, 1 << 20), 1 << 30); } = 32 << 20;
+    public int MaxPayload { get; init => field = AtMost(AtLeast(value, 1 << 20), int.MaxValue - 47); } = 32 << 20;
 
     /// <summary>The payload of an option that is parsed, in bytes. 128 KiB by default; eight times as much is skipped over.</summary>
     public int MaxOptionPayload { get; init => field = AtLeast(value, 8 << 10); } = 128 << 10;

@@ -20,7 +20,7 @@ public sealed class NoMemoryTests
             ? NbdBackend.Compose(disk, new NoparallelFilter { Serialize = ThreadModel.SerializeRetirement })
             : NbdBackend.Compose(disk);
         await chain.StartAsync();
-        using var core = new ServerCore(chain, new NbdServerOptions { MaxPayload = int.MaxValue }, () => { });
+        using var core = new ServerCore(chain, new NbdServerOptions { MaxPayload = (int)TooLong }, () => { });
         var client = new ReplayedClient()
             .Send(ScriptedTransport.Handshake()).Send(WireBytes.Request(command, 1, 0, TooLong))
             .SendZeroes(command == Cmd.Write ? TooLong : 0)
