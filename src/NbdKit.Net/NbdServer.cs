@@ -15,9 +15,6 @@ namespace NbdKit;
 /// </remarks>
 public sealed partial class NbdServer : IAsyncDisposable
 {
-    // How often the time limits of connections are looked at.
-    private static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(250);
-
     private readonly NbdBackend _backend;
     private readonly ServerCore _core;
     private readonly SemaphoreSlim _lifecycle = new(1, 1);
@@ -202,7 +199,7 @@ public sealed partial class NbdServer : IAsyncDisposable
         }
         _listeners = listeners;
         _watch = _core.TimeProvider.CreateTimer(
-            state => ((ServerCore)state!).CheckTime(), _core, WatchInterval, WatchInterval);
+            state => ((ServerCore)state!).CheckTime(), _core, ServerCore.WatchInterval, ServerCore.WatchInterval);
         _started = true;
         foreach (Listener listener in listeners)
         {

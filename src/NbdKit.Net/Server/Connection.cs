@@ -175,6 +175,15 @@ internal sealed partial class Connection
         }
     }
 
+    /// <summary>So much time does not count, because the process did nothing meanwhile.</summary>
+    /// <param name="duration">In units of the clock's timestamps.</param>
+    public void Forgive(long duration)
+    {
+        Interlocked.Add(ref _handshakeSince, duration);
+        ReceiveStall.Forgive();
+        SendStall.Forgive();
+    }
+
     /// <summary>An export is being opened: that time is not the client's, and has a limit of its own.</summary>
     public void BeginOpening()
     {

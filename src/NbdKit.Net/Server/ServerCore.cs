@@ -55,6 +55,13 @@ internal sealed partial class ServerCore : IDisposable
 
     private readonly ReadinessPoller _poller = new();
 
+    /// <summary>How often the time limits of connections are looked at.</summary>
+    public static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(250);
+
+    // When that was done last, and whether it came so late that the clients were forgiven.
+    private long _looked;
+    private bool _forgave;
+
     private readonly SplicePipes _pipes = new(MaxThreads);
 
     /// <summary>Where calls of layers run that block.</summary>
@@ -144,11 +151,23 @@ internal sealed partial class ServerCore : IDisposable
         }
     }
 
-    /// <summary>Cuts off clients that take too long. Called a few times a second.</summary>
+    /// <summary>Cuts off clients that take too long. Called in the <see cref="WatchInterval"/>.</summary>
     public void CheckTime()
     {
+        long now = TimeProvider.GetTimestamp();
+        long since = _looked == 0 ? 0 : now - _looked;
+        _looked = now;
+        bool isLate = since > 0 && TimeProvider.GetElapsedTime(0, since) > 4 * WatchInterval;
+        _forgave = isLate && !_forgave;
         foreach (Connection connection in Snapshot())
         {
+            if (_forgave)
+            {
+                // The process stood still, and with it the server's part of every conversation. Not twice in a row: a server that
+                // is always late would have no limits.
+                connection.Forgive(since);
+                continue;
+            }
             connection.CheckTime();
         }
     }

@@ -12,6 +12,16 @@ internal sealed class StallClock(TimeProvider timeProvider)
 
     public void Stop() => Volatile.Write(ref _since, 0);
 
+    /// <summary>If it runs, it begins anew.</summary>
+    public void Forgive()
+    {
+        long since = Volatile.Read(ref _since);
+        if (since != 0)
+        {
+            Interlocked.CompareExchange(ref _since, Math.Max(1, timeProvider.GetTimestamp()), since);
+        }
+    }
+
     public bool IsStalled(TimeSpan limit)
     {
         long since = Volatile.Read(ref _since);

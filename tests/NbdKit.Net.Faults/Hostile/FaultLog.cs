@@ -5,9 +5,12 @@ namespace NbdKit.Faults.Hostile;
 /// <summary>Counts what a server logs, and keeps what only a defect of the server can be the reason of.</summary>
 internal sealed class FaultLog : ILoggerFactory, ILogger
 {
+    private const int TailLines = 60;
+
     private readonly Lock _lock = new();
     private readonly Dictionary<int, int> _counts = [];
     private readonly List<string> _defects = [];
+    private readonly Queue<string> _last = new();
 
     /// <summary>How often an event happened.</summary>
     public int Count(int eventId)
@@ -15,6 +18,18 @@ internal sealed class FaultLog : ILoggerFactory, ILogger
         lock (_lock)
         {
             return _counts.GetValueOrDefault(eventId);
+        }
+    }
+
+    /// <summary>The last that was said, for who wants to know why a client was cut off.</summary>
+    public string Tail
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return string.Join("\n", _last);
+            }
         }
     }
 
@@ -47,6 +62,11 @@ internal sealed class FaultLog : ILoggerFactory, ILogger
         lock (_lock)
         {
             _counts[eventId.Id] = _counts.GetValueOrDefault(eventId.Id) + 1;
+            _last.Enqueue($"{DateTime.UtcNow:HH:mm:ss.fff} {formatter(state, exception)}");
+            if (_last.Count > TailLines)
+            {
+                _last.Dequeue();
+            }
             if (logLevel >= LogLevel.Error && _defects.Count < 100)
             {
                 _defects.Add($"{formatter(state, exception)}: {exception}");

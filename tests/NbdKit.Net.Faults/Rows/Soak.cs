@@ -43,10 +43,12 @@ internal sealed class Soak : Fault
         (long Heap, long Resident, int Threads, int Descriptors) last = default;
         // The first third fills what is kept for reuse.
         await Task.WhenAny(Task.Delay(time / 3), Task.WhenAny(work));
+        await EndIfFailedAsync(work, server);
         double begin = await SettledAsync(time / 10);
         first = Use();
         var watch = Stopwatch.StartNew();
         await Task.WhenAny(Task.Delay(time / 3 * 2 * 0.8), Task.WhenAny(work));
+        await EndIfFailedAsync(work, server);
         double end = await SettledAsync(time / 10);
         last = Use();
         await stop.CancelAsync();
@@ -60,6 +62,24 @@ internal sealed class Soak : Fault
             : $"{_served} requests served right, {_attacks} attacks, heap {first.Heap >> 10} to {last.Heap >> 10} KiB ({slope:F1} MiB/h), "
                 + $"RSS {first.Resident >> 20} to {last.Resident >> 20} MiB, threads {first.Threads} to {last.Threads}, "
                 + $"descriptors {first.Descriptors} to {last.Descriptors}, {begin:F0} and {end:F0} requests/s";
+    }
+
+    /// <summary>Fails if a client has failed already, with what the server said then.</summary>
+    private static async Task EndIfFailedAsync(Task[] work, FaultServer server)
+    {
+        if (work.FirstOrDefault(task => task.IsCompleted) is not { } ended)
+        {
+            return;
+        }
+        string said = server.Log.Tail;
+        try
+        {
+            await ended;
+        }
+        catch (NbdClientException e)
+        {
+            throw new InvalidOperationException($"A polite client was cut off. The server said last:\n{said}", e);
+        }
     }
 
     private static (long Heap, long Resident, int Threads, int Descriptors) Use()

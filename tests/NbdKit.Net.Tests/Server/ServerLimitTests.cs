@@ -212,6 +212,19 @@ public sealed class ServerLimitTests
     }
 
     [Test]
+    public async Task Time_in_which_the_process_stood_still_is_not_the_clients()
+    {
+        await ServeAsync();
+        WireClient client = await _server!.HaggleAsync();
+        _time.Advance(TimeSpan.FromSeconds(1));
+        _time.Jump(TimeSpan.FromHours(1));
+        _time.Advance(TimeSpan.FromSeconds(8));
+        await client.ExpectHagglingAsync();
+        _time.Advance(TimeSpan.FromSeconds(1.5));
+        await client.ExpectGoneAsync(NbdDisconnectReason.Timeout);
+    }
+
+    [Test]
     public async Task Infinite_limits_cut_nobody_off()
     {
         await ServeAsync(new NbdServerOptions

@@ -97,6 +97,19 @@ internal sealed class FakeTimeProvider : TimeProvider
         }
     }
 
+    /// <summary>Lets time pass in which nothing ran: what became due meanwhile fires once, with the next advance.</summary>
+    public void Jump(TimeSpan by)
+    {
+        lock (_lock)
+        {
+            _elapsed += by;
+            foreach (FakeTimer timer in _pending)
+            {
+                timer.Due = timer.Due > _elapsed ? timer.Due : _elapsed;
+            }
+        }
+    }
+
     public override ITimer CreateTimer(TimerCallback callback, object? state, TimeSpan dueTime, TimeSpan period)
     {
         var timer = new FakeTimer(this, callback, state);
