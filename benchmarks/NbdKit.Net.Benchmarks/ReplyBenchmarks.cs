@@ -28,7 +28,7 @@ public class ReplyBenchmarks
     {
         var loans = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>());
         var budget = new FlowBudget(64, 64 << 20, new ServerBudget(512 << 20));
-        _writer = new ReplyWriter(_sink, new SlabPool(), loans, budget, new StallClock(TimeProvider.System));
+        _writer = new ReplyWriter(_sink, new SlabPool(), new PayloadArrays(0), loans, budget, new StallClock(TimeProvider.System));
         _sending = _writer.RunAsync(CancellationToken.None);
     }
 

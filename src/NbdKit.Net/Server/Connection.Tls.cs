@@ -27,7 +27,7 @@ internal sealed partial class Connection
         }
         Public.BecomeEncrypted(tls.Tls.RemoteCertificate);
         Input = new InputReader(tls, _server.Slabs, ReceiveStall);
-        Replies = new ReplyWriter(tls, _server.Slabs, _server.Loans, Budget, SendStall);
+        Replies = new ReplyWriter(tls, _server.Slabs, _server.Payloads, _server.Loans, Budget, SendStall);
         Log.Encrypted(
             Logger, Public.Id, tls.Tls.SslProtocol.ToString(), tls.Tls.NegotiatedCipherSuite.ToString(),
             LogText.Clean(Public.PeerSubject ?? "", 400));

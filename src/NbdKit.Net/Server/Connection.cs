@@ -35,7 +35,7 @@ internal sealed partial class Connection
             Public.BecomeEncrypted(tls.RemoteCertificate);
         }
         Input = new InputReader(transport, server.Slabs, ReceiveStall);
-        Replies = new ReplyWriter(transport, server.Slabs, server.Loans, Budget, SendStall);
+        Replies = new ReplyWriter(transport, server.Slabs, server.Payloads, server.Loans, Budget, SendStall);
     }
 
     public NbdConnection Public { get; }

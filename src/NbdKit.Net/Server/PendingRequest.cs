@@ -150,14 +150,14 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         _slab = null;
         if (_rented is not null)
         {
-            PayloadArrays.Return(_rented);
+            _transmission.Payloads.Return(_rented);
             _rented = null;
         }
         ReplySegment reply = Reply;
         Reply = default;
         if (failure is not null)
         {
-            reply.Release();
+            reply.Release(_transmission.Payloads);
             reply = _transmission.FaultReply(_header, _transmission.Report(_header, failure));
         }
         else if (!_replies)

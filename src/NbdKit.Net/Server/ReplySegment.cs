@@ -37,12 +37,13 @@ internal readonly struct ReplySegment
     /// <summary>This segment with lent memory behind it.</summary>
     public ReplySegment With(Loan loan) => new(_slab, _rented, Memory, loan);
 
-    public void Release()
+    /// <summary>Gives the memory back; <paramref name="payloads"/> is where an array was rented.</summary>
+    public void Release(PayloadArrays payloads)
     {
         _slab?.Release();
         if (_rented is not null)
         {
-            PayloadArrays.Return(_rented);
+            payloads.Return(_rented);
         }
     }
 }

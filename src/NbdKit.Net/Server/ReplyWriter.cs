@@ -14,7 +14,7 @@ namespace NbdKit.Server;
 /// replies, and once its sending began only the end of the connection stops it.
 /// </remarks>
 internal sealed class ReplyWriter(
-    Transport transport, SlabPool pool, ObjectPool<Loan> loans, FlowBudget budget, StallClock stall) : IValueTaskSource
+    Transport transport, SlabPool pool, PayloadArrays payloads, ObjectPool<Loan> loans, FlowBudget budget, StallClock stall) : IValueTaskSource
 {
     // As much is worth a system call of its own while the loop goes on with the next requests.
     private const int FlushThreshold = 128 << 10;
@@ -209,11 +209,11 @@ internal sealed class ReplyWriter(
 
     private static bool IsSmall(ReplySegment segment) => segment.Loan is null && segment.Length <= GatherBytes;
 
-    private static int Move(ReplySegment segment, Slab slab, int position)
+    private int Move(ReplySegment segment, Slab slab, int position)
     {
         segment.Bytes.CopyTo(slab.Memory[position..]);
         int length = segment.Length;
-        segment.Release();
+        segment.Release(payloads);
         return length;
     }
 
@@ -245,7 +245,7 @@ internal sealed class ReplyWriter(
     private void Release(ReplySegment segment)
     {
         int length = segment.Length;
-        segment.Release();
+        segment.Release(payloads);
         if (segment.Loan is not null)
         {
             loans.Return(segment.Loan);
@@ -264,7 +264,7 @@ internal sealed class ReplyWriter(
                 return;
             }
         }
-        segment.Release();
+        segment.Release(payloads);
         if (segment.Loan is not null)
         {
             loans.Return(segment.Loan);

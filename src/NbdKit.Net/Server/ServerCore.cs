@@ -34,6 +34,7 @@ internal sealed partial class ServerCore : IDisposable
         _requestStop = requestStop;
         Logger = new GuardedLogger(options.LoggerFactory.CreateLogger("NbdKit.Server"));
         Budget = new ServerBudget(options.MaxServerBytesInFlight);
+        Payloads = new PayloadArrays(options.MaxServerBytesInFlight / 16);
         _exit = ExitWatchFor(options);
         _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;
         PendingRequests = new DefaultObjectPool<PendingRequest>(new DefaultPooledObjectPolicy<PendingRequest>(), 4096);
@@ -50,6 +51,8 @@ internal sealed partial class ServerCore : IDisposable
     public ServerBudget Budget { get; }
 
     public SlabPool Slabs { get; } = new();
+
+    public PayloadArrays Payloads { get; }
 
     private readonly PumpThreads _threads = new(MaxThreads);
 
@@ -170,6 +173,7 @@ internal sealed partial class ServerCore : IDisposable
             }
             connection.CheckTime();
         }
+        Payloads.Age();
     }
 
     /// <summary>Lets requests in flight finish for a while, then cuts what is left. Nobody is served any more.</summary>

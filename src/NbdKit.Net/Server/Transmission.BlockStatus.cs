@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using NbdKit.Buffers;
 using NbdKit.Protocol;
 
 namespace NbdKit.Server;
@@ -22,7 +21,7 @@ internal sealed partial class Transmission
             answers.Add(extents);
             size += ReplyChunk.SizeOf(_form) + StatusSize(CountDescriptors(extents, header));
         }
-        byte[] rented = PayloadArrays.Rent(size);
+        byte[] rented = _payloads.Rent(size);
         int at = 0;
         for (int i = 0; i < count; i++)
         {

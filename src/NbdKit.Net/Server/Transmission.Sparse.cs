@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using NbdKit.Buffers;
 using NbdKit.Protocol;
 
 namespace NbdKit.Server;
@@ -137,7 +136,7 @@ internal sealed partial class Transmission
             await PlanAsync(header, length, pending, asking).ConfigureAwait(false);
         }
         SparsePlan plan = pending.Plan;
-        byte[] rented = PayloadArrays.Rent(SizeOf(plan, header));
+        byte[] rented = _payloads.Rent(SizeOf(plan, header));
         try
         {
             int at = 0;
@@ -157,7 +156,7 @@ internal sealed partial class Transmission
         }
         catch
         {
-            PayloadArrays.Return(rented);
+            _payloads.Return(rented);
             throw;
         }
     }
@@ -172,7 +171,7 @@ internal sealed partial class Transmission
         ExtentList extents = pending.AllExtents;
         extents.Reset(offset, offset + length);
         // Every chunk header but the first lies in the room of a hole, which is longer; the end needs room of its own.
-        byte[] rented = PayloadArrays.Rent(
+        byte[] rented = _payloads.Rent(
             Math.Max(start + (int)length, ReplyChunk.HoleSize(_form)) + EndSize(header));
         try
         {
@@ -198,7 +197,7 @@ internal sealed partial class Transmission
         }
         catch
         {
-            PayloadArrays.Return(rented);
+            _payloads.Return(rented);
             throw;
         }
     }

@@ -1,4 +1,5 @@
 using Microsoft.Extensions.Logging;
+using NbdKit.Buffers;
 using NbdKit.Protocol;
 
 namespace NbdKit.Server;
@@ -26,6 +27,7 @@ internal sealed partial class Transmission
     private readonly InputReader _input;
     private readonly ReplyWriter _replies;
     private readonly FlowBudget _budget;
+    private readonly PayloadArrays _payloads;
     private readonly ILogger _logger;
     private readonly int _maxPayload;
     private readonly ReplyOrder? _order;
@@ -47,6 +49,7 @@ internal sealed partial class Transmission
         _input.WhenIdle = connection.Replies.Rest;
         _replies = connection.Replies;
         _budget = connection.Budget;
+        _payloads = connection.Server.Payloads;
         _logger = connection.Server.Logger;
         _maxPayload = connection.Server.Options.MaxPayload;
         _order = connection.Server.Backend.ThreadModel == ThreadModel.SerializeRetirement ? new ReplyOrder(Retire) : null;
@@ -58,6 +61,9 @@ internal sealed partial class Transmission
             && export.Info.CanReadSparse switch { Support.Native => true, Support.Emulate => export.Info.CanExtents, _ => false };
         _dataHeaderSize = _form == ReplyForm.Simple ? SimpleReply.Size : ReplyChunk.DataSize(_form);
     }
+
+    /// <summary>Where the arrays of its requests come from.</summary>
+    public PayloadArrays Payloads => _payloads;
 
     private enum Step
     {

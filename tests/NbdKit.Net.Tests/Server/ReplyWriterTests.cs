@@ -25,7 +25,8 @@ public sealed class ReplyWriterTests
         _server = new ServerBudget(1 << 20);
         _budget = new FlowBudget(64, 1 << 20, _server);
         _writer = new ReplyWriter(
-            _transport, _pool, new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>()), _budget, new StallClock(TimeProvider.System));
+            _transport, _pool, new PayloadArrays(0), new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>()),
+            _budget, new StallClock(TimeProvider.System));
     }
 
     [Test]
