@@ -64,6 +64,21 @@ internal static class CutSession
         return messages;
     }
 
+    /// <summary>Whether a client that stops there is idle: behind the handshake, or a request.</summary>
+    public static bool IsBetweenRequests(int form, int at, int handshake)
+    {
+        int end = handshake;
+        foreach (WireMessage message in MessagesOf(form))
+        {
+            if (at == end)
+            {
+                return true;
+            }
+            end += message.Fields.Sum(field => field.Bytes.Length);
+        }
+        return at == end;
+    }
+
     /// <summary>All that a server sends, where the handshake ends, and where each reply does.</summary>
     public static (byte[] Bytes, int Handshake, List<int> Replies) OfServer(int form)
     {

@@ -4,7 +4,8 @@ namespace NbdKit.Faults.Rows;
 
 /// <summary>
 /// Sessions with five handshakes and all commands that end at every byte, by the client or by the server, in order, by a reset, or
-/// by a peer that says no more: in memory with fake time. Some of them, or all, over TCP.
+/// by a peer that says no more: in memory with fake time. Some of them, or all, over TCP, with and without TLS; there a stall ends at
+/// its deadline of real time.
 /// </summary>
 /// <remarks>
 /// Within TLS a handshake takes milliseconds: before a merge only every eleventh byte is tried there, beginning with another one
@@ -13,6 +14,12 @@ namespace NbdKit.Faults.Rows;
 internal sealed class Cuts : Fault
 {
     private const int TlsStep = 11;
+
+    // What a client sends last in a session without requests, with some bytes by which signatures differ in length.
+    private const int ClientTail = 200;
+
+    private const int StallsAtOnce = 100;
+    private const int WiresAtOnce = 24;
 
     private static readonly CutKind[] Kinds = Enum.GetValues<CutKind>();
 
@@ -26,7 +33,9 @@ internal sealed class Cuts : Fault
         int clients = await CutClientsAsync();
         int tls = await CutTlsAsync(run.Choose(TlsStep, 1), run.Random().Next(TlsStep));
         (int sockets, string bystander) = await CutSocketsAsync(run);
-        return $"{servers} of the server, {clients} of the client, {tls} with TLS, {sockets} over TCP; {bystander}";
+        (int wires, int tlsWires) = await CutWiresAsync(run);
+        return $"{servers} of the server, {clients} of the client, {tls} with TLS, in memory; {sockets} of the server, {wires} of the client, "
+            + $"{tlsWires} with TLS, over TCP; {bystander}";
     }
 
     private static async Task<int> CutServersAsync()
@@ -75,7 +84,7 @@ internal sealed class Cuts : Fault
             foreach (CutKind kind in Kinds)
             {
                 // A client that is idle in the transmission phase has all the time there is; a signature may be shorter by a byte or two.
-                long end = kind == CutKind.Stall ? handshake - 200 : all;
+                long end = kind == CutKind.Stall ? handshake - ClientTail : all;
                 for (long at = first; at < end; at += step)
                 {
                     await Name($"TLS, {(client ? "client" : "server")}, byte {at}, {kind}", tls.RunAsync(at, kind, client, wholly: true));
@@ -86,6 +95,7 @@ internal sealed class Cuts : Fault
         return count;
     }
 
+    /// <summary>Clients that know what they send, against our server.</summary>
     private static async Task<(int Count, string Bystander)> CutSocketsAsync(FaultRun run)
     {
         (int Form, int At)[] places =
@@ -94,15 +104,57 @@ internal sealed class Cuts : Fault
                 form => Enumerable.Range(0, CutSession.OfClient(form).Bytes.Length + 1).Select(at => (form, at))),
         ];
         run.Random(1).Shuffle(places);
-        int count = (int)Math.Min(places.Length, run.Size(150, places.Length));
-        await using CutSocket sockets = await CutSocket.StartAsync();
+        int count = (int)Math.Min(places.Length, run.Size(60, places.Length));
+        await using CutSocket sockets = await CutSocket.StartAsync(CutLimits.Long);
         foreach ((int form, int at) in places[..count])
         {
             await Name($"TCP, form {form}, byte {at}, end", sockets.RunAsync(form, at, CutKind.Finish));
             await Name($"TCP, form {form}, byte {at}, reset", sockets.RunAsync(form, at, CutKind.Reset));
         }
-        return (2 * count, await sockets.EndAsync());
+        string bystander = await sockets.EndAsync();
+        await using CutSocket strict = await CutSocket.StartAsync(CutLimits.Short);
+        await AtOnceAsync(places[..count], StallsAtOnce, async place => await Name(
+            $"TCP, form {place.Form}, byte {place.At}, stall", strict.RunAsync(place.Form, place.At, CutKind.Stall)));
+        return (Kinds.Length * count, $"{bystander}; among stalls, {await strict.EndAsync()}");
     }
+
+    /// <summary>Our client against our server, of which one stops: with TLS both, else the server.</summary>
+    private static async Task<(int Plain, int Tls)> CutWiresAsync(FaultRun run)
+    {
+        await using CutWire wire = await CutWire.StartAsync();
+        var plain = new List<(int Form, long At, CutKind Kind, bool Client)>();
+        for (int form = CutSession.Simple; form < CutSession.Forms; form++)
+        {
+            plain.AddRange(await PlacesAsync(wire, form, client: false));
+        }
+        List<(int Form, long At, CutKind Kind, bool Client)> tls =
+            [.. await PlacesAsync(wire, CutWire.Tls, client: true), .. await PlacesAsync(wire, CutWire.Tls, client: false)];
+        var chosen = new List<(int Form, long At, CutKind Kind, bool Client)>();
+        foreach (List<(int Form, long At, CutKind Kind, bool Client)> all in new[] { plain, tls })
+        {
+            (int Form, long At, CutKind Kind, bool Client)[] shuffled = [.. all];
+            run.Random(2).Shuffle(shuffled);
+            chosen.AddRange(shuffled.Take((int)run.Size(60, all.Count)));
+        }
+        await AtOnceAsync(chosen, WiresAtOnce, async cut => await Name(
+            $"TCP, form {cut.Form}, {(cut.Client ? "client" : "server")}, byte {cut.At}, {cut.Kind}",
+            wire.RunAsync(cut.Form, cut.At, cut.Kind, cut.Client, wholly: true)));
+        await wire.EndAsync();
+        int withTls = chosen.Count(cut => cut.Form == CutWire.Tls);
+        return (chosen.Count - withTls, withTls);
+    }
+
+    private static async Task<IEnumerable<(int Form, long At, CutKind Kind, bool Client)>> PlacesAsync(CutWire wire, int form, bool client)
+    {
+        long handshake = await wire.RunAsync(form, long.MaxValue, CutKind.Finish, client, wholly: false);
+        long all = await wire.RunAsync(form, long.MaxValue, CutKind.Finish, client, wholly: true);
+        return Kinds.SelectMany(kind => Enumerable
+            .Range(0, (int)(client && kind == CutKind.Stall ? handshake - ClientTail : all))
+            .Select(at => (form, (long)at, kind, client)));
+    }
+
+    private static Task AtOnceAsync<T>(IEnumerable<T> all, int most, Func<T, Task> run)
+        => Parallel.ForEachAsync(all, new ParallelOptions { MaxDegreeOfParallelism = most }, async (each, _) => await run(each));
 
     private static async Task Name(string what, Task cut)
     {
