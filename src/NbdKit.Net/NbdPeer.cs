@@ -1,4 +1,5 @@
 using System.Net;
+using NbdKit.Server;
 
 namespace NbdKit;
 
@@ -22,5 +23,7 @@ public sealed record NbdPeer
 
     /// <summary>The peer in a few words, for logs.</summary>
     public override string ToString()
-        => ProcessId is { } pid ? $"unix (pid {pid}, uid {UserId})" : EndPoint?.ToString() is { Length: > 0 } text ? text : "stream";
+        => ProcessId is { } pid ? $"unix (pid {pid}, uid {UserId})" : EndPoint?.ToString() is { Length: > 0 } text
+            ? LogText.Clean(text, 128)
+            : "stream";
 }

@@ -31,7 +31,7 @@ public sealed class NbdHandshakeTests : HandshakeTest
         Assert.That(server.Options[^1].Data, Is.Empty);
     }
 
-    [Test, Property("Rule", "C021"), Property("Rule", "nbd_client_135")]
+    [Test, Property("Rule", "C021"), Property("Rule", "nbd_client_135"), Property("Threat", "nbd-client-aec764d")]
     public async Task Entries_of_the_list_must_fit_into_themselves_C021_nbd_client_135(
         [Values(0, 1, 2, 3, 4, 8)] int length, [Values(1u, 5u, 0x7fffffffu, 0x80000000u, 0xffffffffu)] uint name)
     {
@@ -45,7 +45,7 @@ public sealed class NbdHandshakeTests : HandshakeTest
         Assert.That(failure.Error, Is.EqualTo(NbdClientError.ProtocolViolation));
     }
 
-    [Property("Rule", "C021")]
+    [Property("Rule", "C021"), Property("Threat", "nbd-client-aec764d")]
     [Property("Rule", "nbd_client_135")]
     [TestCase(4097, 0)]
     [TestCase(1, 4097)]

@@ -104,7 +104,7 @@ internal sealed partial class Connection
         }
         catch (Exception e)
         {
-            if (End(NbdDisconnectReason.Faulted, e.Message))
+            if (End(NbdDisconnectReason.Faulted, LogText.Clean(e.Message, 400)))
             {
                 Log.ConnectionFaulted(Logger, Public.Id, e);
             }

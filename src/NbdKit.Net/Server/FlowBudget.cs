@@ -28,6 +28,17 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
         return (held == 0 || bytes <= maxBytes - held) && server.HasRoom(held, bytes);
     }
 
+    /// <summary>What stands in the way of a request that will hold so many bytes.</summary>
+    public ReachedLimits Obstacle(long bytes)
+    {
+        if (Volatile.Read(ref _requests) >= maxRequests)
+        {
+            return ReachedLimits.RequestsInFlight;
+        }
+        long held = Volatile.Read(ref _bytes);
+        return held != 0 && bytes > maxBytes - held ? ReachedLimits.BytesInFlight : ReachedLimits.ServerBytesInFlight;
+    }
+
     public void BeginRequest() => Interlocked.Increment(ref _requests);
 
     public void EndRequest()

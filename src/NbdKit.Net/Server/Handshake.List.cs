@@ -56,6 +56,7 @@ internal sealed partial class Handshake
             }
             if (_sent + _replies.Pending + OptionReplies.ServerSize(export.Name, export.Description ?? "") > room)
             {
+                _connection.Refused(ReachedLimits.ListSize);
                 _replies.Error(OptionType.List, OptionReplyType.ErrTooBig, "there are too many exports to list");
                 return;
             }

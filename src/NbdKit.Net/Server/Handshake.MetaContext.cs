@@ -25,6 +25,10 @@ internal sealed partial class Handshake
             payload, _options.MaxMetaQueries, out string fault, out bool tooMany);
         if (request is null)
         {
+            if (tooMany)
+            {
+                _connection.Refused(ReachedLimits.MetaQueries);
+            }
             _replies.Error(option, tooMany ? OptionReplyType.ErrTooBig : OptionReplyType.ErrInvalid, fault);
             return;
         }

@@ -97,10 +97,10 @@ internal sealed partial class Handshake
             }
             bool timedOut = e is OperationCanceledException && limit.IsCancellationRequested;
             string message = timedOut ? "opening the export took too long" : e.Message;
-            // A layer's message is likely to quote the name.
+            // A layer's message is likely to quote the name, and the exception would be written out as it is.
             Log.OpenFailed(
                 _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), LogText.Clean(message, 400),
-                e is NbdException ? null : e);
+                e is NbdException || !LogText.IsClean(e) ? null : e);
             throw timedOut ? new NbdException(NbdError.IoError, message, e) : e;
         }
         finally

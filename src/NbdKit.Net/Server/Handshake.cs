@@ -185,6 +185,7 @@ internal sealed partial class Handshake
         {
             ForgetMetaContexts();
         }
+        _connection.Refused(ReachedLimits.OptionSize);
         (OptionReplyType error, string message) = TooLarge(option.Type);
         _replies.Error(option.Type, error, message);
         await SendAsync().ConfigureAwait(false);

@@ -59,6 +59,12 @@ internal static partial class Log
     [LoggerMessage(17, LogLevel.Warning, "{Layer} left a context of {Below} open that it had opened and not attached; it was closed")]
     public static partial void ContextForgotten(ILogger logger, string layer, string below);
 
+    [LoggerMessage(18, LogLevel.Information, "Connection {Id}: {Limit}; this is not said again for it")]
+    public static partial void LimitReached(ILogger logger, long id, string limit);
+
+    [LoggerMessage(19, LogLevel.Debug, "Connection {Id} waits: {Limit}; this is not said again for it")]
+    public static partial void Delayed(ILogger logger, long id, string limit);
+
     [LoggerMessage(40, LogLevel.Information, "Connection {Id} is encrypted: {Protocol}, {Cipher}, client '{Subject}'")]
     public static partial void Encrypted(ILogger logger, long id, string protocol, string cipher, string subject);
 

@@ -7,6 +7,19 @@ internal static class LogText
 {
     private const int MaximumLength = 80;
 
+    /// <summary>Whether an exception can be logged as it is: neither its message nor one inside it would be changed.</summary>
+    public static bool IsClean(Exception exception)
+    {
+        for (Exception? e = exception; e is not null; e = e.InnerException)
+        {
+            if (Clean(e.Message, 400) != e.Message)
+            {
+                return false;
+            }
+        }
+        return true;
+    }
+
     public static string Clean(string text, int maximumLength = MaximumLength)
     {
         var builder = new StringBuilder();

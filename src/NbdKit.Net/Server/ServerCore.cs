@@ -107,6 +107,11 @@ internal sealed partial class ServerCore : IDisposable
         long id = Interlocked.Increment(ref _lastId);
         if (!TryRegister(id, transport, out Connection? connection, out NbdDisconnect? refusal))
         {
+            if (refusal.Reason == NbdDisconnectReason.LimitExceeded)
+            {
+                // Not under the lock: a log that takes its time must not hold up those who are connected.
+                Log.TooManyConnections(Logger, id, transport.Peer.ToString(), Options.MaxConnections);
+            }
             transport.Abort();
             return refusal;
         }
@@ -209,10 +214,12 @@ internal sealed partial class ServerCore : IDisposable
         {
             return true;
         }
+        int abandoned;
         lock (_lock)
         {
-            Log.Abandoned(Logger, _connections.Count + _lateOpens);
+            abandoned = _connections.Count + _lateOpens;
         }
+        Log.Abandoned(Logger, abandoned);
         return false;
     }
 
@@ -270,7 +277,6 @@ internal sealed partial class ServerCore : IDisposable
             }
             if (_connections.Count >= Options.MaxConnections)
             {
-                Log.TooManyConnections(Logger, id, transport.Peer.ToString(), Options.MaxConnections);
                 refusal = new NbdDisconnect(NbdDisconnectReason.LimitExceeded, "too many clients are connected");
                 return false;
             }

@@ -119,6 +119,7 @@ internal sealed partial class Transmission
                     }
                     break;
                 case Step.NeedRoom:
+                    _connection.Delayed(_budget.Obstacle(PayloadOf(_current)));
                     _replies.Flush();
                     await _budget.WaitAsync(PayloadOf(_current)).ConfigureAwait(false);
                     if (_connection.Receiving.IsCancellationRequested)
@@ -196,6 +197,10 @@ internal sealed partial class Transmission
     {
         if (_connection.RefusesRequests || !TryReadUpToEnd(header))
         {
+            if (header.Type == CommandType.Read && header.Length > (ulong)_maxPayload)
+            {
+                _connection.Refused(ReachedLimits.ReadSize);
+            }
             ReplyFault(header, _fault);
         }
     }

@@ -78,7 +78,7 @@ public sealed class BlockStatusTests : WireTest
         await client.ExpectCallAsync(WireError.Ok, Cmd.BlockStatus, 0, 512);
     }
 
-    [Test, Property("Rule", "S227"), Property("Rule", "S228")]
+    [Test, Property("Rule", "S227"), Property("Rule", "S228"), Property("Threat", "nbdkit-80033669")]
     public async Task S227_S228_Only_the_last_descriptor_may_pass_the_request()
     {
         const int Seed = 228;

@@ -18,13 +18,13 @@ public sealed class ClientBlockStatusTests
     [TestCase(4)]
     [TestCase(11)]
     [TestCase(13)]
-    [Property("Rule", "C060")]
+    [Property("Rule", "C060"), Property("Threat", "libnbd-2023-07-block-status")]
     public Task C060_A_block_status_of_a_wrong_size(int length)
         => ClientViolation.CheckStatusAsync(
             TransmissionExport.WithContext,
             (s, r) => s.Chunk(r, ChunkType.BlockStatus, new WireBytes().U32(Context).U32(64).U32(0).U32(0).ToArray()[..length]));
 
-    [Test, Property("Rule", "C061")]
+    [Test, Property("Rule", "C061"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C061_A_context_that_is_unknown_repeated_or_missing()
     {
         await ClientViolation.CheckStatusAsync(Two, (s, r) => s.Status(r, 8, done: false, (64, 0)));
@@ -34,7 +34,7 @@ public sealed class ClientBlockStatusTests
         await ClientViolation.CheckStatusAsync(Two, (s, r) => s.Chunk(r, ChunkType.None, []));
     }
 
-    [Test, Property("Rule", "C062")]
+    [Test, Property("Rule", "C062"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C062_An_extent_of_no_bytes([Values] bool extended)
     {
         TransmissionExport export = extended ? TransmissionExport.WithExtended : TransmissionExport.WithContext;
@@ -42,7 +42,7 @@ public sealed class ClientBlockStatusTests
         await ClientViolation.CheckStatusAsync(export, (s, r) => s.Status(r, Context, (4, 0), (0, 1), (60, 0)));
     }
 
-    [Test, Property("Rule", "C063")]
+    [Test, Property("Rule", "C063"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C063_Lengths_that_add_up_to_more_than_there_is_are_clipped_or_refused()
     {
         await using var server = new TransmissionServer(TransmissionExport.WithContext);
@@ -60,7 +60,7 @@ public sealed class ClientBlockStatusTests
             TransmissionExport.WithExtended, (s, r) => s.Status(r, Context, (1UL << 62, 0), (1UL << 62, 0)));
     }
 
-    [Test, Property("Rule", "C064")]
+    [Test, Property("Rule", "C064"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C064_More_than_the_one_extent_asked_for()
     {
         await ClientViolation.CheckStatusAsync(
@@ -69,7 +69,7 @@ public sealed class ClientBlockStatusTests
             TransmissionExport.WithContext, (s, r) => s.Status(r, Context, (32, 0), (32, 1)), flags: RequestFlags.RequestOne);
     }
 
-    [Test, Property("Rule", "C065"), Property("Rule", "C066")]
+    [Test, Property("Rule", "C065"), Property("Rule", "C066"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C065_C066_Equal_neighbours_and_unknown_bits_are_taken()
     {
         await using var server = new TransmissionServer(TransmissionExport.WithContext);
@@ -85,7 +85,7 @@ public sealed class ClientBlockStatusTests
         ]));
     }
 
-    [Test, Property("Rule", "C067")]
+    [Test, Property("Rule", "C067"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C067_More_extents_than_allowed()
     {
         TransmissionExport few = TransmissionExport.WithContext with { Options = new NbdClientOptions { MaxExtents = 3 } };
@@ -105,7 +105,7 @@ public sealed class ClientBlockStatusTests
         }
     }
 
-    [Test, Property("Rule", "C068")]
+    [Test, Property("Rule", "C068"), Property("Threat", "libnbd-2023-07-block-status")]
     public async Task C068_The_form_must_be_the_negotiated_one_and_the_count_must_match()
     {
         await ClientViolation.CheckStatusAsync(

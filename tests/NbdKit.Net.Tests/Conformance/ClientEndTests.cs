@@ -95,17 +95,17 @@ public sealed class ClientEndTests
     [TestCase(0UL)]
     [TestCase(0x1234_5678_9abc_def0UL)]
     [TestCase(ulong.MaxValue)]
-    [Property("Rule", "C076")]
+    [Property("Rule", "C076"), Property("Threat", "linux-2021-unexpected-messages")]
     public Task C076_A_cookie_of_no_request_in_flight(ulong cookie)
         => ClientViolation.CheckReadAsync(
             TransmissionExport.Simple, (_, _) => [.. TransmissionServer.Simple(cookie, 0), .. new byte[64]]);
 
-    [Test, Property("Rule", "C076")]
+    [Test, Property("Rule", "C076"), Property("Threat", "linux-2021-unexpected-messages")]
     public Task C076_A_cookie_of_the_right_place_and_another_count()
         => ClientViolation.CheckReadAsync(
             TransmissionExport.Simple, (_, r) => [.. TransmissionServer.Simple(r.Cookie + (5UL << 32), 0), .. new byte[64]]);
 
-    [Test, Property("Rule", "C076")]
+    [Test, Property("Rule", "C076"), Property("Threat", "linux-2021-unexpected-messages")]
     public async Task C076_A_reply_before_any_request()
     {
         await using var server = new TransmissionServer();

@@ -217,7 +217,7 @@ public sealed class ClientReadReplyTests
         await ClientViolation.CheckReadAsync(new TransmissionExport(), (s, r) => s.Chunk(r, ChunkType.None, [], done: false));
     }
 
-    [Test, Property("Rule", "C075"), Property("Rule", "C076")]
+    [Test, Property("Rule", "C075"), Property("Rule", "C076"), Property("Threat", "linux-2021-unexpected-messages")]
     public async Task C075_C076_A_chunk_after_the_last_and_a_second_reply([Values] bool structured)
     {
         TransmissionExport export = structured ? new TransmissionExport() : TransmissionExport.Simple;
@@ -318,7 +318,7 @@ public sealed class ClientReadReplyTests
             dontFragment: true);
     }
 
-    [Test, Property("Rule", "C082")]
+    [Test, Property("Rule", "C082"), Property("Threat", "libnbd-2023-05-short-reply")]
     public async Task C082_A_reply_of_a_form_that_was_not_negotiated()
     {
         await ClientViolation.CheckReadAsync(

@@ -202,7 +202,7 @@ public sealed class OptionTests : WireTest
     }
 
     [Test, Property("Rule", "P01")]
-    [Property("Threat", "P01")]
+    [Property("Threat", "P01"), Property("Threat", "nbdkit-option-memory")]
     public async Task P01_A_length_field_alone_costs_no_memory()
     {
         ServerFixture server = await ServeAsync();

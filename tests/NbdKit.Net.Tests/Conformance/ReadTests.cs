@@ -114,7 +114,7 @@ public sealed class ReadTests : WireTest
         }
     }
 
-    [Test, Property("Rule", "S182")]
+    [Test, Property("Rule", "S182"), Property("Threat", "nbd-server-simple-read-error")]
     public async Task S182_With_structured_replies_no_read_is_answered_by_a_simple_reply_whatever_is_wrong_with_it()
     {
         var export = new TestExport

@@ -99,7 +99,7 @@ public sealed class RequestTests : WireTest
         }
     }
 
-    [Test, Property("Rule", "S153"), Property("Rule", "S182"), Property("Rule", "S207")]
+    [Test, Property("Rule", "S153"), Property("Rule", "S182"), Property("Rule", "S207"), Property("Threat", "nbd-server-simple-read-error")]
     public async Task S153_S182_S207_With_structured_replies_what_carries_data_is_a_chunk_and_plain_success_is_simple()
     {
         ServerFixture server = await ServeAsync();

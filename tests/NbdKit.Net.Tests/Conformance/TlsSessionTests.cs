@@ -148,7 +148,7 @@ public sealed class TlsSessionTests : WireTest
         inside.Tap!.ExpectRecords();
     }
 
-    [Test, Property("Rule", "N11")]
+    [Test, Property("Rule", "N11"), Property("Threat", "N11")]
     public async Task N11_A_host_with_one_thread_is_not_locked_up()
         => await SingleThread.RunAsync(async () =>
         {

@@ -49,14 +49,14 @@ public sealed class Qcow2BackingTests
         return e.Message;
     }
 
-    [Test]
+    [Test, Property("Threat", "CVE-2024-4467")]
     public async Task By_default_no_file_is_opened()
     {
         await using NbdBackend chain = Chain(Overlay(new byte[2048], "/etc/passwd", "raw"));
         Assert.That(Refusal(chain), Does.Contain("needs the backing file '/etc/passwd', and nothing allows other files"));
     }
 
-    [Test]
+    [Test, Property("Threat", "CVE-2024-4467")]
     public async Task A_host_may_refuse_a_file()
     {
         await using NbdBackend chain = Chain(Overlay(new byte[2048], "x", "raw"), (_, _) => null);

@@ -60,7 +60,7 @@ public sealed class GeometryFilterTests
         Assert.That(refused.ToString(), Does.Contain("Operation not permitted"));
     }
 
-    [Test]
+    [Test, Property("Threat", "nbdkit-80033669")]
     public async Task Qemu_img_sees_the_map_that_it_made_itself()
     {
         Peer.Require("qemu-img", "qemu-io");

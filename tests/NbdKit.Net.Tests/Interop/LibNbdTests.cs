@@ -74,7 +74,7 @@ public sealed class LibNbdTests
             """);
     }
 
-    [Test]
+    [Test, Property("Threat", "nbdkit-80033669")]
     public async Task Block_status_answers_for_the_range_asked()
     {
         await using InteropServer server = await InteropServer.StartAsync(new MemoryPlugin { Size = 1 << 20 });

@@ -32,6 +32,47 @@ public sealed class BlockingCallsTests
         Assert.That(onPool, Is.False);
     }
 
+    [Test, Property("Threat", "N09")]
+    public async Task Sixty_four_calls_that_block_hold_up_neither_another_export_nor_the_pool()
+    {
+        const int Calls = 64;
+        using var blocked = new CountdownEvent(Calls);
+        using var release = new ManualResetEventSlim();
+        var slow = new TestExport("slow") { Configure = info => info with { IsBlocking = true } };
+        var quick = new TestExport("quick");
+        slow.Before = _ =>
+        {
+            blocked.Signal();
+            release.Wait(Peer.Deadline);
+            return default;
+        };
+        await using ChainServer server = await ChainServer.StartAsync(NbdBackend.Compose(new TestPlugin(slow, quick)));
+        WireClient client = await server.TransmitAsync("slow");
+        WireClient other = await server.TransmitAsync("quick");
+        for (int i = 0; i < Calls; i++)
+        {
+            await client.SendRequestAsync(Cmd.Read, 0, 512);
+        }
+        try
+        {
+            // Each gets a thread after some time, whatever the number of processors.
+            Assert.That(blocked.Wait(Peer.Deadline), "all of them run");
+            var watch = System.Diagnostics.Stopwatch.StartNew();
+            await other.ExpectAliveAsync(quick.Data);
+            await (await server.TransmitAsync("quick")).ExpectAliveAsync(quick.Data);
+            await Task.Run(() => { }).Soon();
+            Assert.That(watch.Elapsed, Is.LessThan(TimeSpan.FromSeconds(1)));
+        }
+        finally
+        {
+            release.Set();
+        }
+        for (int i = 0; i < Calls; i++)
+        {
+            Assert.That((await client.ReadReplyAsync()).Error, Is.EqualTo(WireError.Ok));
+        }
+    }
+
     [Test]
     public void As_many_calls_block_beside_each_other_as_there_may_be_threads()
     {

@@ -64,6 +64,7 @@ public sealed class PayloadMemoryTests
     }
 
     [Test]
+    [Property("Threat", "N04")]
     public async Task A_write_whose_client_vanishes_inside_its_payload()
     {
         WireClient client = await _server.TransmitAsync();
@@ -77,6 +78,7 @@ public sealed class PayloadMemoryTests
 
     [TestCase(true)]
     [TestCase(false)]
+    [Property("Threat", "N04")]
     public async Task Requests_in_flight_of_a_connection_that_is_cut(bool write)
     {
         _chain.Plugin.Script.OnCall = (call, _) => call.Callback is "read" or "write" ? _gate.PassAsync(None) : default;
@@ -91,6 +93,7 @@ public sealed class PayloadMemoryTests
     }
 
     [Test]
+    [Property("Threat", "N04")]
     public async Task Replies_that_nobody_takes()
     {
         WireClient client = _server.Connect(pipes: new PipePair(serverOutputLimit: 1024));

@@ -7,8 +7,8 @@ namespace NbdKit.Tests.Threats;
 /// <summary>Connections over TCP that end badly.</summary>
 public sealed class SocketCloseTests
 {
-    private const int Rounds = 200;
-    private const int Resets = 20;
+    private const int Rounds = 1000;
+    private const int Resets = 200;
     private const int ReplySize = 4 << 20;
 
     [Test, Property("Threat", "N20")]

@@ -2,7 +2,7 @@ using System.Reflection;
 
 namespace NbdKit.Tests.Threats;
 
-/// <summary>Every known threat has a test that carries its id, or a reason why it has none here.</summary>
+/// <summary>Every known threat has a test that carries its id, or a row of the fault matrix that is for it.</summary>
 public sealed class ThreatCoverageTests
 {
     private static readonly string[] Threats =
@@ -26,47 +26,62 @@ public sealed class ThreatCoverageTests
         "libnbd-6f238ad", "libnbd-a81c927", "libnbd-2023-05-short-reply", "CVE-2011-0411",
     ];
 
-    private static readonly Dictionary<string, string> NotHere = new()
+    /// <summary>Threats that need a process, or a build, of their own, and the file that holds the row or check for them.</summary>
+    private static readonly Dictionary<string, (string Where, string Carries)> Elsewhere = new()
     {
-        ["P28"] = "needs a power cut between two connections; TransmissionFlagsTests (S144) shows what they see of each other",
-        ["P36"] = "F15 of the fault matrix: a process whose descriptors run out",
-        ["N04"] = "F10 of the fault matrix: storms of cancellations; PayloadMemoryTests and RentedArrays count what is rented and returned",
-        ["N08"] = "F09 of the fault matrix; each of its rows fails by an exception that nobody observed",
-        ["N09"] = "F16 of the fault matrix: a thread pool full of blocking calls",
-        ["N11"] = "TlsSessionTests (rule N11) runs one session on one thread, not the whole suite",
-        ["N13"] = "needs millions of requests; AllocationTests shows that a request allocates nothing",
-        ["N17"] = "F14 of the fault matrix: a process with a hard limit of its heap",
-        ["N19"] = "needs a trimmed program",
-        ["libnbd-2023-07-block-status"] = "in ClientBlockStatusTests, rules C060 to C068",
-        ["CVE-2024-4467"] = "about images that name other files: the tests of qcow2dec, vmdk and vhd refuse them",
-        ["nbd-client-aec764d"] = "in ClientOptionTests and ClientExportTests, rule C021",
-        ["CVE-2021-3348"] = "a client does not exist before it is connected",
-        ["linux-2021-unexpected-messages"] = "in ClientReadReplyTests, rules C075 and C076, but for a reply on another connection",
-        ["nbdkit-80033669"] = "the tests of Interop ask with three clients",
-        ["nbdkit-d5a4190e"] = "MisbehavingPluginTests; not every capability is lied about",
-        ["nbdkit-accept-spin"] = "as P36",
-        ["nbdkit-option-memory"] = "OptionTests (P01) bounds what a length field costs; what silent clients cost is F01 and F02 of the "
-            + "fault matrix",
-        ["nbd-server-simple-read-error"] = "in ReadTests, rule S182",
-        ["qemu-tls-iothread"] = "as N11",
-        ["libnbd-2023-05-short-reply"] = "in ClientReadReplyTests, rule C082",
+        // A process whose descriptors run out.
+        ["P36"] = ("tests/NbdKit.Net.Faults/Rows/NoDescriptors.cs", "\"F15\""),
+        ["nbdkit-accept-spin"] = ("tests/NbdKit.Net.Faults/Rows/NoDescriptors.cs", "\"F15\""),
+
+        // Every callback of a plugin and every failure; a row fails by an exception that nobody observed.
+        ["N08"] = ("tests/NbdKit.Net.Faults/Rows/PluginFaults.cs", "\"F09\""),
+
+        // A process with a hard limit of its heap.
+        ["N17"] = ("tests/NbdKit.Net.Faults/Rows/MemoryCeiling.cs", "\"F14\""),
+
+        // A program that is published trimmed, which takes longer than a test may.
+        ["N19"] = (".ci/pack-check", "PublishTrimmed"),
     };
 
     [Test]
-    public void Every_threat_has_a_test_or_a_reason()
+    public void Every_threat_has_a_test_or_a_row_of_the_fault_matrix()
     {
         HashSet<string> tested = Tested();
-        foreach ((string threat, string reason) in NotHere)
+        Assert.That(Threats.Where(threat => !tested.Contains(threat) && !Elsewhere.ContainsKey(threat)), Is.Empty, "threats without a test");
+        Assert.That(Elsewhere.Keys.Where(tested.Contains), Is.Empty, "threats that have a test here after all");
+        Assert.That(Elsewhere.Keys.Except(Threats), Is.Empty, "no such threats");
+    }
+
+    [Test]
+    public void What_is_tested_elsewhere_is_there()
+    {
+        foreach ((string threat, (string where, string carries)) in Elsewhere)
         {
-            TestContext.Out.WriteLine($"{threat}: {reason}");
+            string path = Path.Combine(Sources(), where);
+            Assert.That(path, Does.Exist, threat);
+            Assert.That(File.ReadAllText(path), Does.Contain(carries), threat);
+            if (where.EndsWith(".cs", StringComparison.Ordinal))
+            {
+                string row = Path.GetFileNameWithoutExtension(where);
+                Assert.That(
+                    File.ReadAllText(Path.Combine(Sources(), "tests/NbdKit.Net.Faults/FaultMatrix.cs")), Does.Contain($"new {row}()"), threat);
+            }
         }
-        Assert.That(Threats.Where(threat => !tested.Contains(threat) && !NotHere.ContainsKey(threat)), Is.Empty, "threats without a test");
-        Assert.That(NotHere.Keys.Where(tested.Contains), Is.Empty, "threats that have a test after all");
     }
 
     [Test]
     public void Every_id_that_a_test_carries_is_known()
         => Assert.That(Tested().Except(Threats), Is.Empty);
+
+    private static string Sources()
+    {
+        string? folder = TestContext.CurrentContext.TestDirectory;
+        while (folder is not null && !File.Exists(Path.Combine(folder, "NbdKit.Net.sln")))
+        {
+            folder = Path.GetDirectoryName(folder);
+        }
+        return folder ?? throw new InvalidOperationException("The tests do not lie in their repository.");
+    }
 
     private static HashSet<string> Tested()
         => [.. typeof(ThreatCoverageTests).Assembly.GetTypes()
