@@ -3,7 +3,10 @@ namespace NbdKit;
 /// <summary>
 /// How an idle TCP connection is probed (SO_KEEPALIVE), so that one whose client is gone without a word is noticed and closed.
 /// </summary>
-/// <remarks>Times are rounded up to whole seconds.</remarks>
+/// <remarks>
+/// Times are rounded up to whole seconds. On Linux a reply that the client's machine does not acknowledge ends the connection too,
+/// after as long as all probes without an answer take.
+/// </remarks>
 public sealed record NbdKeepAlive
 {
     private static readonly TimeSpan Longest = TimeSpan.FromSeconds(32_767);

@@ -55,9 +55,23 @@ internal sealed partial class Handshake
         // Status of more than 32 bits has no room in a compact reply.
         List<string> offered = [.. info.MetaContexts.Where(
             name => _form == ReplyForm.Extended || !info.WideMetaContexts.Contains(name))];
-        return isList && queries.Count == 0
-            ? offered
-            : [.. queries.SelectMany(query => offered.Where(name => MetaContextName.Matches(query, name, isList))).Distinct()];
+        if (isList && queries.Count == 0)
+        {
+            return offered;
+        }
+        // A client may ask a thousand times for the same, in each of its options.
+        var selected = new List<string>();
+        for (int i = 0; i < queries.Count && selected.Count < offered.Count; i++)
+        {
+            foreach (string name in offered)
+            {
+                if (MetaContextName.Matches(queries[i], name, isList) && !selected.Contains(name))
+                {
+                    selected.Add(name);
+                }
+            }
+        }
+        return selected;
     }
 
     /// <summary>What was selected for an export, as far as it still has it. Contexts count for no other export.</summary>

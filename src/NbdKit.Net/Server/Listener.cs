@@ -8,6 +8,10 @@ namespace NbdKit.Server;
 internal sealed class Listener : IAsyncDisposable
 {
     // Descriptors run out when the rest of the process uses them up: accepting in a tight loop would only burn CPU.
+    // IPPROTO_TCP and TCP_USER_TIMEOUT of Linux.
+    private const int TcpLevel = 6;
+    private const int TcpUserTimeout = 18;
+
     private static readonly TimeSpan BackOff = TimeSpan.FromMilliseconds(100);
 
     // One line of log says it; it may be so for hours, or come and go.
@@ -145,9 +149,10 @@ internal sealed class Listener : IAsyncDisposable
         await Task.Delay(BackOff, _server.TimeProvider, _stopping.Token).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
-    private void KeepAlive(Socket client)
+    /// <summary>Has a TCP connection probed.</summary>
+    internal static void KeepAlive(Socket client, NbdKeepAlive? probes)
     {
-        if (_server.Options.KeepAlive is not { } probes
+        if (probes is null
             || client.AddressFamily is not (AddressFamily.InterNetwork or AddressFamily.InterNetworkV6))
         {
             return;
@@ -158,13 +163,19 @@ internal sealed class Listener : IAsyncDisposable
         client.SetSocketOption(
             SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveInterval, (int)Math.Ceiling(probes.Interval.TotalSeconds));
         client.SetSocketOption(SocketOptionLevel.Tcp, SocketOptionName.TcpKeepAliveRetryCount, probes.Retries);
+        if (OperatingSystem.IsLinux())
+        {
+            // While something that was sent is not acknowledged there are no probes: it is sent again, for a quarter of an hour.
+            double longest = (probes.Time + (probes.Retries * probes.Interval)).TotalMilliseconds;
+            client.SetRawSocketOption(TcpLevel, TcpUserTimeout, BitConverter.GetBytes((int)Math.Min(longest, int.MaxValue)));
+        }
     }
 
     private async Task ServeAsync(Socket client)
     {
         try
         {
-            KeepAlive(client);
+            KeepAlive(client, _server.Options.KeepAlive);
             await _server.ServeAsync(_server.TransportFor(client), CancellationToken.None).ConfigureAwait(false);
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)

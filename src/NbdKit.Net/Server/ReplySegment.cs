@@ -28,6 +28,12 @@ internal readonly struct ReplySegment
     /// <summary>The number of bytes to send.</summary>
     public int Length => Memory.Length + (Loan?.Length ?? 0);
 
+    /// <summary>
+    /// The bytes of memory that wait with it to be sent. An array of a pool is up to twice as long as what was asked for, and a
+    /// power of two with a header in front is just that: clients must not get the half of it for nothing.
+    /// </summary>
+    public int Held => (_rented?.Length ?? Memory.Length) + (Loan?.Length ?? 0);
+
     /// <summary>Part of a slab; the caller's hold on it moves to the segment.</summary>
     public static ReplySegment In(Slab slab, Memory<byte> bytes) => new(slab, null, bytes);
 

@@ -213,7 +213,12 @@ internal sealed class ReplyWriter(
     {
         segment.Bytes.CopyTo(slab.Memory[position..]);
         int length = segment.Length;
+        int rest = segment.Held - length;
         segment.Release(payloads);
+        if (rest > 0)
+        {
+            budget.Give(rest);
+        }
         return length;
     }
 
@@ -244,13 +249,13 @@ internal sealed class ReplyWriter(
 
     private void Release(ReplySegment segment)
     {
-        int length = segment.Length;
+        int held = segment.Held;
         segment.Release(payloads);
         if (segment.Loan is not null)
         {
             loans.Return(segment.Loan);
         }
-        budget.Give(length);
+        budget.Give(held);
     }
 
     private void Enqueue(ReplySegment segment)
@@ -259,7 +264,7 @@ internal sealed class ReplyWriter(
         {
             if (!_failed)
             {
-                budget.Take(segment.Length);
+                budget.Take(segment.Held);
                 _queue.Enqueue(segment);
                 return;
             }

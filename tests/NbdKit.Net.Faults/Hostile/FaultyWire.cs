@@ -87,7 +87,7 @@ internal sealed class FaultyWire : IAsyncDisposable
     /// <summary>The end that a connection comes to by itself, if the fault is of that kind.</summary>
     private async Task FateAsync(Socket client, Socket server, Random random, CancellationToken token)
     {
-        if (_fault is not (WireFault.Reset or WireFault.HalfClose or WireFault.BlackHole))
+        if (_fault is not (WireFault.Reset or WireFault.ClientHalfClose or WireFault.ServerHalfClose))
         {
             await Task.Delay(Timeout.Infinite, token);
         }
@@ -97,11 +97,12 @@ internal sealed class FaultyWire : IAsyncDisposable
             case WireFault.Reset:
                 client.LingerState = new LingerOption(true, 0);
                 break;
-            case WireFault.HalfClose when random.Next(2) == 0:
+            case WireFault.ClientHalfClose:
+                // The server is told that its client will send no more.
                 server.Shutdown(SocketShutdown.Send);
                 await Task.Delay(500, token);
                 break;
-            case WireFault.HalfClose:
+            case WireFault.ServerHalfClose:
                 client.Shutdown(SocketShutdown.Send);
                 await Task.Delay(500, token);
                 break;
@@ -121,6 +122,11 @@ internal sealed class FaultyWire : IAsyncDisposable
             {
                 int most = _fault switch { WireFault.Bytes => 1, WireFault.Fragments => 1 + random.Next(100), _ => buffer.Length };
                 int count = await from.ReceiveAsync(buffer.AsMemory(0, most), SocketFlags.None, token);
+                if (_fault == WireFault.BlackHole && carried > 200_000)
+                {
+                    // Nothing is taken any more and no end is told: whoever waits must give up by itself.
+                    await Task.Delay(Timeout.Infinite, token);
+                }
                 if (count == 0)
                 {
                     to.Shutdown(SocketShutdown.Send);
@@ -147,8 +153,6 @@ internal sealed class FaultyWire : IAsyncDisposable
                     case WireFault.Pauses when random.Next(50) == 0:
                         await Task.Delay(random.Next(1000), token);
                         break;
-                    case WireFault.BlackHole when carried > 200_000:
-                        continue;
                     default:
                         break;
                 }

@@ -20,6 +20,10 @@ internal static class ProcessUse
     /// <summary>The time that this process had a processor.</summary>
     public static TimeSpan Cpu => System.Environment.CpuUsage.TotalTime;
 
+    /// <summary>The time that the calling thread had a processor.</summary>
+    public static TimeSpan ThreadCpu
+        => TimeSpan.FromTicks(long.Parse(File.ReadAllText("/proc/thread-self/schedstat").Split(' ')[0], CultureInfo.InvariantCulture) / 100);
+
     /// <summary>
     /// By how much limits of time are widened because others use this machine too: the work that waits for each processor.
     /// </summary>

@@ -11,7 +11,8 @@ internal enum WireFault
     ShortDelay,
     LongDelay,
     Pauses,
-    HalfClose,
+    ClientHalfClose,
+    ServerHalfClose,
     Reset,
     BlackHole,
 }

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using NbdKit.Server;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Server;
@@ -36,6 +37,25 @@ public sealed class KeepAliveTests
         {
             Assert.That(Convert.ToInt32(timer[1], 16), Is.InRange(25_000, 30_100));
         }
+    }
+
+    [Test]
+    [Property("Threat", "P37")]
+    public void What_nobody_acknowledges_is_not_sent_for_longer_than_probes_are()
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            Assert.Ignore("Linux has TCP_USER_TIMEOUT.");
+        }
+        using var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        Listener.KeepAlive(socket, new NbdKeepAlive { Time = TimeSpan.FromSeconds(5), Interval = TimeSpan.FromSeconds(2), Retries = 3 });
+        byte[] set = new byte[4];
+        Assert.That(socket.GetRawSocketOption(6, 18, set), Is.EqualTo(4));
+        Assert.That(BitConverter.ToInt32(set), Is.EqualTo(11_000));
+        Listener.KeepAlive(
+            socket, new NbdKeepAlive { Time = TimeSpan.FromHours(9), Interval = TimeSpan.FromHours(9), Retries = 127 });
+        socket.GetRawSocketOption(6, 18, set);
+        Assert.That(BitConverter.ToInt32(set), Is.EqualTo(int.MaxValue));
     }
 
     [Test]

@@ -50,6 +50,20 @@ public sealed class ReplyWriterTests
     }
 
     [Test]
+    [Property("Threat", "P37")]
+    public async Task What_waits_counts_with_all_the_memory_that_it_holds()
+    {
+        byte[] rented = PayloadArrays.Rent((256 << 10) + 16);
+        Assert.That(rented, Has.Length.EqualTo(512 << 10), "the pool takes the next power of two");
+        _writer.Queue(ReplySegment.Rented(rented, (256 << 10) + 16));
+        Assert.That(_server.HasRoom(0, 256 << 10));
+        Assert.That(_server.HasRoom(0, 600 << 10), Is.False);
+        _writer.Close();
+        await _writer.RunAsync(CancellationToken.None).Soon();
+        AssertAllGivenBack();
+    }
+
+    [Test]
     public async Task Much_is_sent_without_a_flush()
     {
         Task sending = _writer.RunAsync(CancellationToken.None);
