@@ -4,8 +4,8 @@ namespace NbdKit;
 /// How an idle TCP connection is probed (SO_KEEPALIVE), so that one whose client is gone without a word is noticed and closed.
 /// </summary>
 /// <remarks>
-/// Times are rounded up to whole seconds. On Linux a reply that the client's machine does not acknowledge ends the connection too,
-/// after as long as all probes without an answer take.
+/// Times are rounded up to whole seconds. On Linux a reply that the client's machine does not acknowledge, or has no room for, ends
+/// the connection too, after as long as all probes without an answer take.
 /// </remarks>
 public sealed record NbdKeepAlive
 {

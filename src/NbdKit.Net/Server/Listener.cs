@@ -7,11 +7,11 @@ namespace NbdKit.Server;
 /// <summary>Accepts clients on one endpoint until it is disposed of.</summary>
 internal sealed class Listener : IAsyncDisposable
 {
-    // Descriptors run out when the rest of the process uses them up: accepting in a tight loop would only burn CPU.
     // IPPROTO_TCP and TCP_USER_TIMEOUT of Linux.
     private const int TcpLevel = 6;
     private const int TcpUserTimeout = 18;
 
+    // Descriptors run out when the rest of the process uses them up: accepting in a tight loop would only burn CPU.
     private static readonly TimeSpan BackOff = TimeSpan.FromMilliseconds(100);
 
     // One line of log says it; it may be so for hours, or come and go.
