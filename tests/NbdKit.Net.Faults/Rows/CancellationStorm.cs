@@ -40,6 +40,7 @@ internal sealed class CancellationStorm : Fault
     {
         var slowest = new List<double>();
         TimeSpan longest = TimeSpan.Zero;
+        TimeSpan cpu = TimeSpan.Zero;
         long early = 0;
         long late = 0;
         var quiet = await server.QuietAsync(TimeSpan.FromSeconds(1));
@@ -54,6 +55,7 @@ internal sealed class CancellationStorm : Fault
                 () => $"{_running} of {Clients * InFlight} reads began");
             _fired.Clear();
             long[] dropped = new long[Clients];
+            TimeSpan cpuBefore = ProcessUse.Cpu;
             for (int i = 0; i < Clients; i++)
             {
                 dropped[i] = Stopwatch.GetTimestamp();
@@ -63,6 +65,7 @@ internal sealed class CancellationStorm : Fault
                 () => Volatile.Read(ref _running) == 0 && server.Server.Connections.Count == 1,
                 2 * ProcessUse.Patience,
                 () => $"after 2 s {_running} reads and {server.Server.Connections.Count} connections are still there")).Ticks));
+            cpu = TimeSpan.FromTicks(Math.Max(cpu.Ticks, (ProcessUse.Cpu - cpuBefore).Ticks));
             slowest.AddRange(Enumerable.Range(0, Clients).Select(i => Stopwatch.GetElapsedTime(dropped[i], _fired[i]).TotalMilliseconds));
             if (round == Math.Max(1, Math.Min(10, rounds / 2)))
             {
@@ -78,7 +81,7 @@ internal sealed class CancellationStorm : Fault
         slowest.Sort();
         double p99 = slowest[(slowest.Count - 1) * 99 / 100];
         return $"{rounds} rounds of {Clients} x {InFlight}, tokens after {alone:F1} ms for one client, {slowest[slowest.Count / 2]:F0} ms "
-            + $"(p99 {p99:F0}) when all go, all done after {longest.TotalMilliseconds:F0} ms, "
+            + $"(p99 {p99:F0}) when all go, all done after {longest.TotalMilliseconds:F0} ms and {cpu.TotalMilliseconds:F0} ms of processors, "
             + $"heap {early >> 10} to {late >> 10} KiB, {Fairness.Check(quiet, disturbed)}";
     }
 

@@ -28,6 +28,8 @@ internal sealed class MemoryCeiling : Fault
         {
             throw new InvalidOperationException($"The heap may have {ceiling} bytes: the limit did not arrive.");
         }
+        // What is outside of the heap counts too: the whole process may have twice as much, or is killed.
+        using MemoryGroup? group = MemoryGroup.TryEnter(2L * Heap, out string reason);
         string each = await HandshakesAsync(run);
         // A server for so small a heap is told so; the default would let clients hold twice as much as there is.
         Fault[] rows =
@@ -50,7 +52,8 @@ internal sealed class MemoryCeiling : Fault
                 throw new InvalidOperationException($"{rows[i].Id} with a heap of {Heap >> 20} MiB: {e.Message}", e);
             }
         }
-        return $"{string.Join(", ", rows.Select(row => row.Id))} with a heap of {Heap >> 20} MiB, {each}";
+        return $"{string.Join(", ", rows.Select(row => row.Id))} with a heap of {Heap >> 20} MiB, {each}, "
+            + (group is null ? $"NO control group: {reason}" : $"in a control group of {2 * Heap >> 20} MiB");
     }
 
     private static async Task<string> HandshakesAsync(FaultRun run)
