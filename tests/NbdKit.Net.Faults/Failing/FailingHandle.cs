@@ -5,6 +5,20 @@ internal sealed class FailingHandle(FailingPlugin plugin, FailureSource source, 
 {
     public const int Size = 64 << 10;
 
+    /// <summary>What it can do: everything.</summary>
+    public static NbdExportInfo Info(bool sparse) => new()
+    {
+        Size = Size,
+        CanWrite = true,
+        CanFlush = true,
+        CanTrim = true,
+        CanZero = Support.Native,
+        CanFua = Support.Native,
+        CanCache = Support.Native,
+        CanExtents = true,
+        CanReadSparse = sparse ? Support.Native : Support.None,
+    };
+
     public async ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken)
     {
         if (source.IsNonsense(Callback.GetInfo))
@@ -12,18 +26,7 @@ internal sealed class FailingHandle(FailingPlugin plugin, FailureSource source, 
             return null!;
         }
         await source.PassAsync(Callback.GetInfo);
-        return new NbdExportInfo
-        {
-            Size = Size,
-            CanWrite = true,
-            CanFlush = true,
-            CanTrim = true,
-            CanZero = Support.Native,
-            CanFua = Support.Native,
-            CanCache = Support.Native,
-            CanExtents = true,
-            CanReadSparse = sparse ? Support.Native : Support.None,
-        };
+        return Info(sparse);
     }
 
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)

@@ -1,3 +1,4 @@
+using System.Text;
 using NbdKit.Tests.Testing;
 using NUnit.Framework;
 
@@ -14,14 +15,17 @@ internal sealed class FailureCase
     private readonly NbdServer _server;
     private readonly bool _structured;
     private readonly bool _extended;
+    private readonly bool _tls;
 
     /// <summary>Prepares a case.</summary>
     /// <param name="callback">What fails.</param>
     /// <param name="failure">How.</param>
     /// <param name="moment">When.</param>
     /// <param name="form">0 simple replies, 1 structured ones, 2 extended headers.</param>
-    public FailureCase(Callback callback, Failure failure, Moment moment, int form)
+    /// <param name="tls">Whether the session is within TLS.</param>
+    public FailureCase(Callback callback, Failure failure, Moment moment, int form, bool tls = false)
     {
+        _tls = tls;
         _callback = callback;
         _source = new FailureSource(callback, failure, moment);
         _plugin = new FailingPlugin(_source, callback == Callback.ReadSparse);
@@ -31,6 +35,7 @@ internal sealed class FailureCase
         {
             TimeProvider = _time,
             LoggerFactory = _log,
+            Tls = tls ? new NbdServerTls(TestCertificates.Server) { IsRequired = false } : null,
             // Where something else has a limit, time that is not real must not pass faster than the threads that wait for that.
             HandshakeTimeout = callback is Callback.Preconnect or Callback.ListExports ? TimeSpan.FromSeconds(10) : Timeout.InfiniteTimeSpan,
         });
@@ -56,9 +61,14 @@ internal sealed class FailureCase
         await _server.StartAsync().AsTask().Soon();
         var pipes = new PipePair();
         await using var client = new WireClient(pipes.Client, _server.ServeAsync(pipes.Server));
-        if (await HandshakeAsync(client))
+        if (await HandshakeAsync(client) is { } inside)
         {
-            await TransmitAsync(client);
+            await TransmitAsync(inside);
+        }
+        else if (_tls)
+        {
+            // The end within TLS is not that of the connection.
+            await client.FinishAsync();
         }
         await StopAsync();
         // A request that never completes keeps its context.
@@ -86,22 +96,26 @@ internal sealed class FailureCase
         _ = starting.ContinueWith(static task => task.Exception, TaskScheduler.Default);
     }
 
-    /// <summary>Whether the client got as far as the transmission phase.</summary>
-    private async Task<bool> HandshakeAsync(WireClient client)
+    /// <summary>The client, if it got as far as the transmission phase.</summary>
+    private async Task<WireClient?> HandshakeAsync(WireClient client)
     {
         if (_callback == Callback.Preconnect && !Succeeds)
         {
             Task<byte[]> silence = client.ReadToEndAsync();
             await Ending(silence);
             Assert.That(await silence, Is.Empty, "a client that is refused hears nothing");
-            return false;
+            return null;
         }
         await client.GreetAsync();
+        if (_tls)
+        {
+            client = await client.StartTlsAsync();
+        }
         if (_callback == Callback.ListExports && Hangs)
         {
             await client.SendOptionAsync(Opt.List);
             await _time.AdvanceUntilAsync(client.ReadToEndAsync());
-            return false;
+            return null;
         }
         OptionResult list = await client.OptAsync(Opt.List);
         Check(list, _callback == Callback.ListExports);
@@ -122,12 +136,12 @@ internal sealed class FailureCase
         Check(gone, opens);
         if (gone.IsAck)
         {
-            return true;
+            return client;
         }
         await client.ExpectHagglingAsync();
         // In a handshake a client is told of a stop when it asks for something: it would hold it.
         await client.FinishAsync();
-        return false;
+        return null;
     }
 
     private async Task TransmitAsync(WireClient client)
@@ -186,11 +200,13 @@ internal sealed class FailureCase
     {
         Assert.That(message, Does.Not.Contain(FailureSource.Secret), "what happens inside the host is its own business");
         Assert.That(message, Does.Not.Contain("   at ").And.Not.Contain("Exception"));
+        Assert.That(Encoding.UTF8.GetByteCount(message), Is.LessThanOrEqualTo(4096));
     }
 
     private async Task<T> Timely<T>(Task<T> task)
     {
-        await Ending(task);
+        // Time must not pass faster than TLS works, unless it is what ends the waiting.
+        await (_callback is Callback.DefaultExport or Callback.Open or Callback.GetInfo ? Ending(task) : task.Soon());
         return await task;
     }
 

@@ -10,12 +10,16 @@ internal sealed class FailureSource(Callback callback, Failure failure, Moment m
 
     // Whatever waits for it goes on inside of SetResult: a plugin may do so.
     private readonly TaskCompletionSource _late = new();
+    private readonly TaskCompletionSource _entered = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private int _calls;
 
     public Failure Failure => failure;
 
     /// <summary>How often the callback was called.</summary>
     public int Calls => Volatile.Read(ref _calls);
+
+    /// <summary>Completes when the callback is called.</summary>
+    public Task Entered => _entered.Task;
 
     /// <summary>Lets go what is late.</summary>
     public void Release() => _late.TrySetResult();
@@ -31,6 +35,7 @@ internal sealed class FailureSource(Callback callback, Failure failure, Moment m
             return default;
         }
         Interlocked.Increment(ref _calls);
+        _entered.TrySetResult();
         return failure switch
         {
             Failure.Never => NeverAsync(),

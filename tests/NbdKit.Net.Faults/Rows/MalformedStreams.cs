@@ -11,6 +11,10 @@ namespace NbdKit.Faults.Rows;
 /// <remarks>
 /// A stream that fails is made short and printed, with its seed and number, and written to a file. Put into the folder Corpus, it
 /// is run each time.
+/// <para>
+/// Branch coverage, measured by hand with coverlet around 50,000 streams of this row alone: 82 % of the folder Protocol (137 of 167),
+/// less than the 95 % that are asked for. What is missing most are filtered block status payloads.
+/// </para>
 /// </remarks>
 internal sealed class MalformedStreams : Fault
 {
