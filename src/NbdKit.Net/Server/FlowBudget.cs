@@ -11,6 +11,7 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
     private readonly Lock _lock = new();
     private ManualResetValueTaskSourceCore<bool> _room = new() { RunContinuationsAsynchronously = true };
     private bool _waiting;
+    private bool _enlisted;
     private int _requests;
     private long _bytes;
 
@@ -60,6 +61,15 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
         Wake();
     }
 
+    /// <summary>Whether the server's list of those who wait has it.</summary>
+    public bool IsEnlisted
+    {
+        set => Volatile.Write(ref _enlisted, value);
+    }
+
+    /// <summary>Whether it must be put on that list now.</summary>
+    public bool TryEnlist() => !Interlocked.Exchange(ref _enlisted, true);
+
     /// <summary>Completes when something changed; the caller asks again whether there is room.</summary>
     public ValueTask WaitAsync(long bytes)
     {
@@ -68,7 +78,11 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
             _room.Reset();
             _waiting = true;
         }
-        server.Enlist(this);
+        // What it holds itself wakes it when it is given back.
+        if (Obstacle(bytes) == ReachedLimits.ServerBytesInFlight)
+        {
+            server.Enlist(this, Volatile.Read(ref _bytes), bytes);
+        }
         // What changed before the wait began must not be missed.
         if (HasRoom(bytes))
         {

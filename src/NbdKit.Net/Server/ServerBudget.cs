@@ -11,9 +11,14 @@ internal sealed class ServerBudget(long limit)
     // What is plenty for any number of clients.
     private const long MostByDefault = 512 << 20;
 
+    private const long NobodyWaits = -1;
+
     private readonly long _forSmall = limit / 16;
     private readonly ConcurrentQueue<FlowBudget> _waiting = new();
     private long _bytes;
+
+    // With no more than this somebody who waits may go on.
+    private long _wakeAt = NobodyWaits;
 
     /// <summary>The limit for a process that may use so much memory, or whose memory is not known (0).</summary>
     public static long DefaultLimit(long availableBytes)
@@ -27,20 +32,51 @@ internal sealed class ServerBudget(long limit)
     public bool HasRoom(long held, long bytes)
     {
         long total = Volatile.Read(ref _bytes);
-        long left = limit - total;
-        return total == 0 || held + bytes <= (held == 0 && bytes <= SmallBytes ? left : left - _forSmall);
+        return total == 0 || total <= MostTotal(held, bytes);
     }
 
     public void Take(long bytes) => Interlocked.Add(ref _bytes, bytes);
 
     public void Give(long bytes)
     {
-        Interlocked.Add(ref _bytes, -bytes);
+        // Most of what is given back makes room for nobody, and to wake all who wait for it would cost those who are served.
+        if (Interlocked.Add(ref _bytes, -bytes) > Volatile.Read(ref _wakeAt))
+        {
+            return;
+        }
+        Interlocked.Exchange(ref _wakeAt, NobodyWaits);
         while (_waiting.TryDequeue(out FlowBudget? budget))
         {
+            budget.IsEnlisted = false;
             budget.Wake();
         }
     }
 
-    public void Enlist(FlowBudget budget) => _waiting.Enqueue(budget);
+    /// <summary>
+    /// A connection that holds so much is woken once there may be room for so much more. It asks again after this call, so that
+    /// what was given back meanwhile is not missed.
+    /// </summary>
+    public void Enlist(FlowBudget budget, long held, long bytes)
+    {
+        if (budget.TryEnlist())
+        {
+            _waiting.Enqueue(budget);
+        }
+        // Only when it is in the queue: whoever takes this back empties the queue after that.
+        long wakeAt = Math.Max(0, MostTotal(held, bytes));
+        for (long seen = Volatile.Read(ref _wakeAt); seen < wakeAt;)
+        {
+            long now = Interlocked.CompareExchange(ref _wakeAt, wakeAt, seen);
+            if (now == seen)
+            {
+                break;
+            }
+            seen = now;
+        }
+        Interlocked.MemoryBarrier();
+    }
+
+    // The most that all may hold when a connection takes so much more.
+    private long MostTotal(long held, long bytes)
+        => limit - (held == 0 && bytes <= SmallBytes ? 0 : _forSmall) - held - bytes;
 }

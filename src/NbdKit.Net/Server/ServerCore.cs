@@ -34,7 +34,8 @@ internal sealed partial class ServerCore : IDisposable
         _requestStop = requestStop;
         Logger = new GuardedLogger(options.LoggerFactory.CreateLogger("NbdKit.Server"));
         Budget = new ServerBudget(options.MaxServerBytesInFlight);
-        Payloads = new PayloadArrays(options.MaxServerBytesInFlight / 16);
+        // By default eight replies of 2 MiB with their headers, as qemu-img convert asks for.
+        Payloads = new PayloadArrays((options.MaxServerBytesInFlight / 32) + (64 << 10));
         _exit = ExitWatchFor(options);
         _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;
         PendingRequests = new DefaultObjectPool<PendingRequest>(new DefaultPooledObjectPolicy<PendingRequest>(), 4096);

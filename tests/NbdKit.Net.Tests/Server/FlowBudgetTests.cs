@@ -92,6 +92,42 @@ public sealed class FlowBudgetTests
     }
 
     [Test]
+    public async Task What_makes_room_for_nobody_wakes_nobody()
+    {
+        var server = new ServerBudget(1000);
+        var other = new FlowBudget(10, 1000, server);
+        var budget = new FlowBudget(10, 1000, server);
+        other.Take(900);
+        Task wait = budget.WaitAsync(500).AsTask();
+        other.Give(10);
+        other.Take(10);
+        other.Give(300);
+        Assert.That(wait.IsCompleted, Is.False);
+        other.Give(100);
+        await wait.Soon();
+        // It is no longer on the list, and can wait again.
+        other.Take(900);
+        Task again = budget.WaitAsync(500).AsTask();
+        other.Give(1400);
+        await again.Soon();
+    }
+
+    [Test]
+    public async Task A_wait_for_a_request_of_its_own_is_not_woken_by_others()
+    {
+        var server = new ServerBudget(1000);
+        var other = new FlowBudget(10, 1000, server);
+        var budget = new FlowBudget(1, 1000, server);
+        budget.BeginRequest();
+        Task wait = budget.WaitAsync(1).AsTask();
+        other.Take(10);
+        other.Give(10);
+        Assert.That(wait.IsCompleted, Is.False);
+        budget.EndRequest();
+        await wait.Soon();
+    }
+
+    [Test]
     public async Task A_wait_for_room_that_is_there_ends_at_once()
     {
         var budget = new FlowBudget(1, 100, new ServerBudget(100));
