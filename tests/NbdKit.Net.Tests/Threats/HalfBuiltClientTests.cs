@@ -44,6 +44,9 @@ public sealed class HalfBuiltClientTests
         await using var asked = new TransmissionServer(TransmissionExport.Simple);
         await using var other = new TransmissionServer(TransmissionExport.Simple);
         byte[] buffer = new byte[64];
+        // The second that is in flight: the other client's own request must not have the same cookie by chance.
+        Task first = asked.Client.ReadAsync(new byte[64], 0).AsTask();
+        WireRequest firstRequest = await asked.NextAsync();
         Task reading = asked.Client.ReadAsync(buffer, 0).AsTask();
         WireRequest request = await asked.NextAsync();
 
@@ -57,6 +60,8 @@ public sealed class HalfBuiltClientTests
         byte[] content = [.. Enumerable.Range(0, 64).Select(i => (byte)i)];
         await asked.SucceedAsync(request, content);
         await reading.Soon();
+        await asked.SucceedAsync(firstRequest, new byte[64]);
+        await first.Soon();
         Assert.That(buffer, Is.EqualTo(content));
     }
 }
