@@ -21,7 +21,7 @@ internal sealed partial class Transmission
             answers.Add(extents);
             size += ReplyChunk.SizeOf(_form) + StatusSize(CountDescriptors(extents, header));
         }
-        byte[] rented = _payloads.Rent(size);
+        byte[] rented = Payloads.Rent(size);
         int at = 0;
         for (int i = 0; i < count; i++)
         {

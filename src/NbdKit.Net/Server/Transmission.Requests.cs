@@ -81,7 +81,7 @@ internal sealed partial class Transmission
             {
                 // From now on, not only when the reply is queued: the call may take its time, and others look meanwhile.
                 _budget.Take(counted);
-                large = _payloads.Rent(size);
+                large = Payloads.Rent(size);
             }
             Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
             call = Call(header, header.Type == CommandType.Read ? reply[headerSize..] : data); // 5
@@ -147,7 +147,7 @@ internal sealed partial class Transmission
             try
             {
                 reply = size > LargePayload
-                    ? ReplySegment.Rented(_payloads.Rent(size), size)
+                    ? ReplySegment.Rented(Payloads.Rent(size), size)
                     : _replies.ReserveShared(size, out _);
             }
             catch (OutOfMemoryException e)
@@ -203,7 +203,7 @@ internal sealed partial class Transmission
         byte[]? rented = null;
         try
         {
-            rented = _payloads.Rent(length);
+            rented = Payloads.Rent(length);
             await _input.ReadExactlyAsync(rented.AsMemory(0, length), _connection.Receiving).ConfigureAwait(false);
         }
         catch (OutOfMemoryException e) when (rented is null)
@@ -238,7 +238,7 @@ internal sealed partial class Transmission
     {
         if (rented is not null)
         {
-            _payloads.Return(rented);
+            Payloads.Return(rented);
         }
     }
 }

@@ -136,7 +136,7 @@ internal sealed partial class Transmission
             await PlanAsync(header, length, pending, asking).ConfigureAwait(false);
         }
         SparsePlan plan = pending.Plan;
-        byte[] rented = _payloads.Rent(SizeOf(plan, header));
+        byte[] rented = Payloads.Rent(SizeOf(plan, header));
         try
         {
             int at = 0;
@@ -156,7 +156,7 @@ internal sealed partial class Transmission
         }
         catch
         {
-            _payloads.Return(rented);
+            Payloads.Return(rented);
             throw;
         }
     }
@@ -171,7 +171,7 @@ internal sealed partial class Transmission
         ExtentList extents = pending.AllExtents;
         extents.Reset(offset, offset + length);
         // Every chunk header but the first lies in the room of a hole, which is longer; the end needs room of its own.
-        byte[] rented = _payloads.Rent(
+        byte[] rented = Payloads.Rent(
             Math.Max(start + (int)length, ReplyChunk.HoleSize(_form)) + EndSize(header));
         try
         {
@@ -197,7 +197,7 @@ internal sealed partial class Transmission
         }
         catch
         {
-            _payloads.Return(rented);
+            Payloads.Return(rented);
             throw;
         }
     }

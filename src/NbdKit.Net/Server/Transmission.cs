@@ -27,7 +27,6 @@ internal sealed partial class Transmission
     private readonly InputReader _input;
     private readonly ReplyWriter _replies;
     private readonly FlowBudget _budget;
-    private readonly PayloadArrays _payloads;
     private readonly ILogger _logger;
     private readonly int _maxPayload;
     private readonly ReplyOrder? _order;
@@ -49,7 +48,7 @@ internal sealed partial class Transmission
         _input.WhenIdle = connection.Replies.Rest;
         _replies = connection.Replies;
         _budget = connection.Budget;
-        _payloads = connection.Server.Payloads;
+        Payloads = connection.Server.Payloads;
         _logger = connection.Server.Logger;
         _maxPayload = connection.Server.Options.MaxPayload;
         _order = connection.Server.Backend.ThreadModel == ThreadModel.SerializeRetirement ? new ReplyOrder(Retire) : null;
@@ -63,7 +62,7 @@ internal sealed partial class Transmission
     }
 
     /// <summary>Where the arrays of its requests come from.</summary>
-    public PayloadArrays Payloads => _payloads;
+    public PayloadArrays Payloads { get; }
 
     private enum Step
     {
