@@ -39,22 +39,17 @@ internal sealed class Soak : Fault
             .. Enumerable.Range(0, Polite).Select(i => PoliteAsync(server, i, new Random(random.Next()), () => !stop.IsCancellationRequested)),
             AttackAsync(server, new Random(random.Next()), stop.Token),
         ];
-        (long Heap, long Resident, int Threads, int Descriptors) first = default;
-        (long Heap, long Resident, int Threads, int Descriptors) last = default;
         // The first third fills what is kept for reuse.
         await Task.WhenAny(Task.Delay(time / 3), Task.WhenAny(work));
         await EndIfFailedAsync(work, server);
-        double begin = await SettledAsync(time / 10);
-        first = Use();
+        (SoakUse first, double begin) = await SettledAsync(time / 10);
         var watch = Stopwatch.StartNew();
         await Task.WhenAny(Task.Delay(time / 3 * 2 * 0.8), Task.WhenAny(work));
         await EndIfFailedAsync(work, server);
-        double end = await SettledAsync(time / 10);
-        last = Use();
+        (SoakUse last, double end) = await SettledAsync(time / 10);
         await stop.CancelAsync();
         await Task.WhenAll(work);
         server.Log.AssertClean();
-        // What varies by itself: how many of the attackers are connected in this moment.
         double slope = (last.Heap - first.Heap) / watch.Elapsed.TotalHours / (1 << 20);
         long grown = last.Resident - first.Resident;
         return last.Heap - first.Heap > (4 << 20) || grown > (48 << 20) || last.Threads > first.Threads + 16 || last.Descriptors > first.Descriptors + 40
@@ -82,15 +77,12 @@ internal sealed class Soak : Fault
         }
     }
 
-    private static (long Heap, long Resident, int Threads, int Descriptors) Use()
-        => (ProcessUse.HeapBytes(), ProcessUse.ResidentBytes, ProcessUse.Threads, ProcessUse.Descriptors);
-
-    /// <summary>How many requests are served in a second.</summary>
-    private async Task<double> SettledAsync(TimeSpan time)
+    /// <summary>What is used, and how many requests are served in a second.</summary>
+    private async Task<(SoakUse Use, double Served)> SettledAsync(TimeSpan time)
     {
         long before = Volatile.Read(ref _served);
-        await Task.Delay(time);
-        return (Volatile.Read(ref _served) - before) / time.TotalSeconds;
+        SoakUse use = await SoakUse.MeasureAsync(time);
+        return (use, (Volatile.Read(ref _served) - before) / time.TotalSeconds);
     }
 
     /// <summary>Connects in one way after another, and works on its part of the disk.</summary>

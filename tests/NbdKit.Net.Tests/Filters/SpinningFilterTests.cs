@@ -41,13 +41,17 @@ public sealed class SpinningFilterTests
         await using NbdBackend chain = Compose(new SpinningFilter { TimeProvider = _time });
         await using NextContext one = await chain.OpenAsync();
         await using NextContext two = await chain.OpenAsync();
-        Task<double> first = TimeOfAsync(one, Size / 2);
-        Task<double> second = TimeOfAsync(two, 0);
-        Task<double> third = TimeOfAsync(one, 512);
-        await _time.AdvanceUntilAsync(Task.WhenAll(first, second, third));
-        Assert.That(await first, Is.EqualTo(200).Within(1));
-        Assert.That(await second, Is.EqualTo(400).Within(1));
-        Assert.That(await third, Is.EqualTo(400).Within(1), "it moves nothing, but has to wait");
+        Task first = one.ReadAsync(new byte[1], Size / 2, None).AsTask();
+        Task second = two.ReadAsync(new byte[1], 0, None).AsTask();
+        Task third = one.ReadAsync(new byte[1], 512, None).AsTask();
+        _time.Advance(TimeSpan.FromMilliseconds(199));
+        Assert.That(first.IsCompleted, Is.False);
+        _time.Advance(TimeSpan.FromMilliseconds(2));
+        await first.Soon();
+        _time.Advance(TimeSpan.FromMilliseconds(198));
+        Assert.That((second.IsCompleted, third.IsCompleted), Is.EqualTo((false, false)), "the third moves nothing, but has to wait");
+        _time.Advance(TimeSpan.FromMilliseconds(2));
+        await Task.WhenAll(second, third).Soon();
         Assert.That((one.Info.IsRotational, one.Info.CanMultiConn), Is.EqualTo((true, true)));
     }
 
@@ -165,12 +169,5 @@ public sealed class SpinningFilterTests
         }
         await read.Soon();
         return Now - began;
-    }
-
-    private async Task<double> TimeOfAsync(NextContext disk, long offset)
-    {
-        double began = Now;
-        await disk.ReadAsync(new byte[1], offset, None);
-        return Math.Round((Now - began) / 100) * 100;
     }
 }
