@@ -105,7 +105,10 @@ public sealed record NbdServerOptions
     /// <summary>The payload of an option that is parsed, in bytes. 128 KiB by default; eight times as much is skipped over.</summary>
     public int MaxOptionPayload { get; init => field = AtLeast(value, 8 << 10); } = 128 << 10;
 
-    /// <summary>The options that a handshake may have, apart from eight for each export listed. 64 by default.</summary>
+    /// <summary>
+    /// The options that a handshake may have, apart from two for each export listed. 64 by default; each 32 KiB of its payload count
+    /// as one more. Pipelined, an option costs a few microseconds of a processor, and nobody knows yet who asks.
+    /// </summary>
     public int MaxOptions { get; init => field = AtLeast(value, 1); } = 64;
 
     /// <summary>
@@ -121,7 +124,10 @@ public sealed record NbdServerOptions
     /// </summary>
     public int MaxOpensInHandshake { get; init => field = AtLeast(value, 1); } = 4;
 
-    /// <summary>The meta context queries in one option. 1,024 by default.</summary>
+    /// <summary>
+    /// The meta context queries in one option. 1,024 by default; all options of a handshake may have four times as many, apart from two
+    /// for each export listed.
+    /// </summary>
     public int MaxMetaQueries { get; init => field = AtLeast(value, 1); } = 1024;
 
     /// <summary>The extents in one block status reply. 131,072 by default, at most 2^20.</summary>

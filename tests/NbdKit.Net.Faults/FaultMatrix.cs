@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using NbdKit.Faults.Hostile;
 using NbdKit.Faults.Rows;
 
 namespace NbdKit.Faults;
@@ -129,6 +130,7 @@ internal static class FaultMatrix
     private static async Task<int> AloneAsync(Fault row, FaultRun run)
     {
         var watch = Stopwatch.StartNew();
+        _ = MachineLag.Longest;
         using var host = new HostWatch();
         int result = Failed;
         string said;

@@ -7,6 +7,9 @@ namespace NbdKit.Protocol;
 /// </summary>
 internal sealed class InfoRequest
 {
+    // Name, description and block size.
+    private const int KnownTypes = 3;
+
     private InfoRequest(string name, IReadOnlyList<InfoType> types)
     {
         Name = name;
@@ -63,7 +66,7 @@ internal sealed class InfoRequest
             return null;
         }
         var types = new List<InfoType>();
-        for (; rest.Length > 0; rest = rest[2..])
+        for (; rest.Length > 0 && types.Count < KnownTypes; rest = rest[2..])
         {
             var type = (InfoType)BinaryPrimitives.ReadUInt16BigEndian(rest);
             if (type is InfoType.Name or InfoType.Description or InfoType.BlockSize && !types.Contains(type))

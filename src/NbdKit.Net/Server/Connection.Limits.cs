@@ -37,7 +37,8 @@ internal sealed partial class Connection
 
     private bool IsFirst(ReachedLimits limit)
     {
-        bool isFirst = (_reached & limit) == 0;
+        // What stood in the way may be gone when it is asked for.
+        bool isFirst = limit != ReachedLimits.None && (_reached & limit) == 0;
         _reached |= limit;
         return isFirst;
     }

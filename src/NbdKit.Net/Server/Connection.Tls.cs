@@ -39,9 +39,9 @@ internal sealed partial class Connection
         // What ended the connection before made TLS fail, and is the reason.
         if (_end is null)
         {
-            Log.TlsFailed(Logger, Public.Id, LogText.Clean(cause.Message, 400), cause);
+            Log.TlsFailed(Logger, Public.Id, LogText.Message(cause), cause);
         }
         return new ConnectionEndedException(
-            NbdDisconnectReason.TlsFailed, "TLS could not be established: " + LogText.Clean(cause.Message, 400));
+            NbdDisconnectReason.TlsFailed, "TLS could not be established: " + LogText.Message(cause));
     }
 }

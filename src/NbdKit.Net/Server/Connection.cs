@@ -104,9 +104,9 @@ internal sealed partial class Connection
         }
         catch (Exception e)
         {
-            if (End(NbdDisconnectReason.Faulted, LogText.Clean(e.Message, 400)))
+            if (End(NbdDisconnectReason.Faulted, LogText.Message(e)))
             {
-                Log.ConnectionFaulted(Logger, Public.Id, e);
+                Log.ConnectionFaulted(Logger, Public.Id, LogText.IfClean(e));
             }
         }
         await CloseTransportAsync().ConfigureAwait(false);

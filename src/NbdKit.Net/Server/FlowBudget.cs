@@ -19,15 +19,7 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
     public int Requests => Volatile.Read(ref _requests);
 
     /// <summary>Whether a request that will hold so many bytes may begin. One is always let through.</summary>
-    public bool HasRoom(long bytes)
-    {
-        if (Volatile.Read(ref _requests) >= maxRequests)
-        {
-            return false;
-        }
-        long held = Volatile.Read(ref _bytes);
-        return (held == 0 || bytes <= maxBytes - held) && server.HasRoom(held, bytes);
-    }
+    public bool HasRoom(long bytes) => Obstacle(bytes) == ReachedLimits.None;
 
     /// <summary>What stands in the way of a request that will hold so many bytes.</summary>
     public ReachedLimits Obstacle(long bytes)
@@ -37,7 +29,8 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
             return ReachedLimits.RequestsInFlight;
         }
         long held = Volatile.Read(ref _bytes);
-        return held != 0 && bytes > maxBytes - held ? ReachedLimits.BytesInFlight : ReachedLimits.ServerBytesInFlight;
+        return held != 0 && bytes > maxBytes - held ? ReachedLimits.BytesInFlight
+            : server.HasRoom(held, bytes) ? ReachedLimits.None : ReachedLimits.ServerBytesInFlight;
     }
 
     public void BeginRequest() => Interlocked.Increment(ref _requests);
@@ -79,12 +72,13 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
             _waiting = true;
         }
         // What it holds itself wakes it when it is given back.
-        if (Obstacle(bytes) == ReachedLimits.ServerBytesInFlight)
+        ReachedLimits obstacle = Obstacle(bytes);
+        if (obstacle == ReachedLimits.ServerBytesInFlight)
         {
             server.Enlist(this, Volatile.Read(ref _bytes), bytes);
         }
-        // What changed before the wait began must not be missed.
-        if (HasRoom(bytes))
+        // What changed before the wait began must not be missed; and who saw room is on no list, if there is none any more.
+        if (obstacle == ReachedLimits.None || HasRoom(bytes))
         {
             Wake();
         }

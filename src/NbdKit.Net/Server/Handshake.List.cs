@@ -10,7 +10,7 @@ internal sealed partial class Handshake
     // What a list leaves of MaxHandshakeReplyBytes, so that its client can still ask and enter.
     private const int ListReserve = 64 << 10;
 
-    private async ValueTask ListAsync(byte[] payload)
+    private async ValueTask ListAsync(ReadOnlyMemory<byte> payload)
     {
         if (payload.Length != 0)
         {
@@ -29,6 +29,8 @@ internal sealed partial class Handshake
         }
         _listed = true;
         var exports = new ExportList();
+        // Layers may take their time.
+        await SendAsync().ConfigureAwait(false);
         try
         {
             await _connection.Server.Backend.ListExportsAsync(
@@ -43,8 +45,9 @@ internal sealed partial class Handshake
                 e is NbdException ? e.Message : "the exports could not be listed");
             return;
         }
-        // A client that shows a list asks about each entry.
-        _optionsLeft += 8 * exports.Count;
+        // A client that shows a list asks about each entry: qemu-nbd's asks for information and for the meta contexts.
+        _optionsLeft += 2 * exports.Count;
+        _queriesLeft += 2 * exports.Count;
         _opensLeft += exports.Count;
         _metaOpensLeft += exports.Count;
         long room = _options.MaxHandshakeReplyBytes - ListReserve;

@@ -8,7 +8,7 @@ internal sealed partial class Handshake
     private string? _metaExport;
     private List<string> _metaContexts = [];
 
-    private async ValueTask MetaContextAsync(OptionType option, byte[] payload)
+    private async ValueTask MetaContextAsync(OptionType option, ReadOnlyMemory<byte> payload)
     {
         bool isList = option == OptionType.ListMetaContext;
         if (!isList)
@@ -22,7 +22,7 @@ internal sealed partial class Handshake
             }
         }
         MetaContextRequest? request = MetaContextRequest.Read(
-            payload, _options.MaxMetaQueries, out string fault, out bool tooMany);
+            payload.Span, Math.Min(_options.MaxMetaQueries, _queriesLeft), out string fault, out bool tooMany);
         if (request is null)
         {
             if (tooMany)
@@ -32,6 +32,7 @@ internal sealed partial class Handshake
             _replies.Error(option, tooMany ? OptionReplyType.ErrTooBig : OptionReplyType.ErrInvalid, fault);
             return;
         }
+        _queriesLeft -= request.Queries.Count;
         NextContext? context = await OpenToAskAsync(option, request.Name).ConfigureAwait(false);
         if (context is null)
         {

@@ -7,7 +7,7 @@ namespace NbdKit.Server;
 // NBD_OPT_EXPORT_NAME, NBD_OPT_INFO and NBD_OPT_GO: the options that open an export.
 internal sealed partial class Handshake
 {
-    private async ValueTask<ExportSession> ExportNameAsync(byte[] payload)
+    private async ValueTask<ExportSession> ExportNameAsync(ReadOnlyMemory<byte> payload)
     {
         if (_connection.RefusesRequests)
         {
@@ -18,7 +18,7 @@ internal sealed partial class Handshake
             throw new ConnectionEndedException(
                 NbdDisconnectReason.ProtocolViolation, "the client sent NBD_OPT_EXPORT_NAME after it had negotiated extended headers");
         }
-        if (!WireString.TryDecode(payload, out string name))
+        if (!WireString.TryDecode(payload.Span, out string name))
         {
             throw new ConnectionEndedException(
                 NbdDisconnectReason.ProtocolViolation, "the client sent an export name that is not valid");
@@ -48,9 +48,9 @@ internal sealed partial class Handshake
         return session;
     }
 
-    private async ValueTask<ExportSession?> InfoOrGoAsync(OptionType option, byte[] payload)
+    private async ValueTask<ExportSession?> InfoOrGoAsync(OptionType option, ReadOnlyMemory<byte> payload)
     {
-        InfoRequest? request = InfoRequest.Read(payload, out string fault);
+        InfoRequest? request = InfoRequest.Read(payload.Span, out string fault);
         if (request is null)
         {
             _replies.Error(option, OptionReplyType.ErrInvalid, fault);

@@ -78,6 +78,8 @@ internal sealed partial class Handshake
 
     private async ValueTask<NextContext> OpenAsync(string name)
     {
+        // Layers may take their time.
+        await SendAsync().ConfigureAwait(false);
         _connection.Public.ExportName = name;
         using var limit = new CancellationTokenSource(_options.OpenTimeout, _options.TimeProvider);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(limit.Token, _connection.Aborted);
@@ -100,7 +102,7 @@ internal sealed partial class Handshake
             // A layer's message is likely to quote the name, and the exception would be written out as it is.
             Log.OpenFailed(
                 _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), LogText.Clean(message, 400),
-                e is NbdException || !LogText.IsClean(e) ? null : e);
+                e is NbdException ? null : LogText.IfClean(e));
             throw timedOut ? new NbdException(NbdError.IoError, message, e) : e;
         }
         finally

@@ -24,7 +24,7 @@ internal sealed partial class Handshake
         {
             throw new ConnectionEndedException(
                 NbdDisconnectReason.ExportUnavailable,
-                $"the export '{LogText.Clean(name)}' cannot be opened: {LogText.Clean(e.Message, 400)}");
+                $"the export '{LogText.Clean(name)}' cannot be opened: {LogText.Message(e)}");
         }
         try
         {
@@ -64,7 +64,7 @@ internal sealed partial class Handshake
         catch (Exception e) when (!_connection.Aborted.IsCancellationRequested)
         {
             _connection.HostFault = e;
-            throw new ConnectionEndedException(NbdDisconnectReason.HandshakeFailed, LogText.Clean(e.Message, 400));
+            throw new ConnectionEndedException(NbdDisconnectReason.HandshakeFailed, LogText.Message(e));
         }
     }
 

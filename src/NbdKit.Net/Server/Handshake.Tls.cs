@@ -15,7 +15,7 @@ internal sealed partial class Handshake
     /// <summary>Whether nothing but NBD_OPT_STARTTLS and NBD_OPT_ABORT is possible yet (FORCEDTLS).</summary>
     private bool NeedsTls => _options.Tls is { IsRequired: true } && !IsEncrypted;
 
-    private async ValueTask StartTlsAsync(byte[] payload)
+    private async ValueTask StartTlsAsync(ReadOnlyMemory<byte> payload)
     {
         if (payload.Length != 0)
         {

@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using NbdKit.Protocol;
 
@@ -18,6 +19,12 @@ internal sealed partial class Handshake
     // Holds nearly every payload that a client has reason to send.
     private const int FirstPiece = 8 << 10;
 
+    // So many bytes of payload cost as much to receive as the largest number of options may.
+    private const int PayloadOfAnOption = 32 << 10;
+
+    // The queries of a whole handshake, in options as large as there may be one of.
+    private const int LargestQueries = 4;
+
     private readonly Connection _connection;
     private readonly NbdServerOptions _options;
     private InputReader _input;
@@ -29,7 +36,9 @@ internal sealed partial class Handshake
     private int _optionsLeft;
     private int _opensLeft;
     private int _metaOpensLeft;
+    private int _queriesLeft;
     private long _sent;
+    private byte[]? _rented;
 
     public Handshake(Connection connection)
     {
@@ -40,6 +49,7 @@ internal sealed partial class Handshake
         _optionsLeft = _options.MaxOptions;
         _opensLeft = _options.MaxOpensInHandshake;
         _metaOpensLeft = _options.MaxOpensInHandshake;
+        _queriesLeft = (int)Math.Min(int.MaxValue, (long)_options.MaxMetaQueries * LargestQueries);
     }
 
     /// <summary>Negotiates until the client enters transmission; null if it left in good order.</summary>
@@ -49,8 +59,14 @@ internal sealed partial class Handshake
         {
             return await NegotiateAsync().ConfigureAwait(false);
         }
+        catch (ConnectionEndedException e) when (e.Reason is NbdDisconnectReason.LimitExceeded or NbdDisconnectReason.ProtocolViolation)
+        {
+            await SendLastAsync().ConfigureAwait(false);
+            throw;
+        }
         finally
         {
+            ReturnRented();
             await CloseOpenedAsync().ConfigureAwait(false);
         }
     }
@@ -74,7 +90,7 @@ internal sealed partial class Handshake
                 await SkipOptionAsync(option).ConfigureAwait(false);
                 continue;
             }
-            byte[] payload = await ReadPayloadAsync((int)option.Length).ConfigureAwait(false);
+            ReadOnlyMemory<byte> payload = await ReadPayloadAsync((int)option.Length).ConfigureAwait(false);
             if (option.Type == OptionType.Abort)
             {
                 return await AbortAsync().ConfigureAwait(false);
@@ -91,9 +107,18 @@ internal sealed partial class Handshake
             {
                 return session;
             }
-            await SendAsync().ConfigureAwait(false);
+            if (!IsNextHere() || _replies.Pending >= SendThreshold)
+            {
+                await SendAsync().ConfigureAwait(false);
+            }
         }
     }
+
+    /// <summary>Whether the client has sent all of its next option already: the replies go out together then.</summary>
+    private bool IsNextHere()
+        => _input.Count >= OptionHeader.Size
+            && OptionHeader.TryRead(_input.Buffered.Span, out OptionHeader next)
+            && next.Length <= _input.Count - OptionHeader.Size;
 
     /// <summary>Sends the replies that are ready, as long as the client has not caused too many.</summary>
     private ValueTask SendAsync()
@@ -102,6 +127,23 @@ internal sealed partial class Handshake
         return _sent <= _options.MaxHandshakeReplyBytes
             ? _replies.SendAsync(_connection.Aborted)
             : throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client asked for too many replies to options");
+    }
+
+    /// <summary>Sends what was answered before the client went too far, unless it is that which is too much.</summary>
+    private async ValueTask SendLastAsync()
+    {
+        if (_sent > _options.MaxHandshakeReplyBytes)
+        {
+            return;
+        }
+        try
+        {
+            await _replies.SendAsync(_connection.Aborted).ConfigureAwait(false);
+        }
+        catch (ConnectionEndedException)
+        {
+            // The connection ends for the first reason.
+        }
     }
 
     private async ValueTask GreetAsync()
@@ -141,6 +183,7 @@ internal sealed partial class Handshake
 
     private async ValueTask<OptionHeader> ReadOptionAsync()
     {
+        ReturnRented();
         if (!await _input.FillAsync(OptionHeader.Size, _connection.Receiving).ConfigureAwait(false))
         {
             throw Gone();
@@ -152,25 +195,45 @@ internal sealed partial class Handshake
         }
         _input.Advance(OptionHeader.Size);
         Log.OptionReceived(_connection.Server.Logger, _connection.Public.Id, option.Type, option.Length);
-        if (--_optionsLeft < 0 && option.Type is not (OptionType.Abort or OptionType.ExportName))
+        _optionsLeft -= 1 + (int)(Math.Min(option.Length, (long)_options.MaxOptionPayload * SkipFactor) / PayloadOfAnOption);
+        if (_optionsLeft < 0 && option.Type is not (OptionType.Abort or OptionType.ExportName))
         {
             throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client sent too many options");
         }
         return option;
     }
 
-    // Memory grows with what has arrived, never with what was announced.
-    private async ValueTask<byte[]> ReadPayloadAsync(int length)
+    /// <summary>The payload of an option, valid until the next one is read.</summary>
+    private async ValueTask<ReadOnlyMemory<byte>> ReadPayloadAsync(int length)
     {
-        byte[] payload = length == 0 ? [] : new byte[Math.Min(length, FirstPiece)];
-        await _input.ReadExactlyAsync(payload, _connection.Receiving).ConfigureAwait(false);
-        while (payload.Length < length)
+        if (_input.Count >= length)
         {
-            int have = payload.Length;
-            Array.Resize(ref payload, Math.Min(length, have * 4));
-            await _input.ReadExactlyAsync(payload.AsMemory(have), _connection.Receiving).ConfigureAwait(false);
+            ReadOnlyMemory<byte> here = _input.Buffered[..length];
+            _input.Advance(length);
+            return here;
         }
-        return payload;
+        // Memory grows with what has arrived, never with what was announced.
+        int have = 0;
+        while (have < length)
+        {
+            int next = have == 0 ? Math.Min(length, FirstPiece) : (int)Math.Min(length, have * 4L);
+            byte[] larger = ArrayPool<byte>.Shared.Rent(next);
+            _rented.AsSpan(0, have).CopyTo(larger);
+            ReturnRented();
+            _rented = larger;
+            await _input.ReadExactlyAsync(larger.AsMemory(have, next - have), _connection.Receiving).ConfigureAwait(false);
+            have = next;
+        }
+        return _rented.AsMemory(0, length);
+    }
+
+    private void ReturnRented()
+    {
+        if (_rented is { } rented)
+        {
+            _rented = null;
+            ArrayPool<byte>.Shared.Return(rented);
+        }
     }
 
     private async ValueTask SkipOptionAsync(OptionHeader option)
@@ -220,7 +283,7 @@ internal sealed partial class Handshake
         };
     }
 
-    private async ValueTask<ExportSession?> AnswerAsync(OptionType option, byte[] payload)
+    private async ValueTask<ExportSession?> AnswerAsync(OptionType option, ReadOnlyMemory<byte> payload)
     {
         switch (option)
         {
@@ -260,7 +323,7 @@ internal sealed partial class Handshake
         return null;
     }
 
-    private void Agree(OptionType option, ReplyForm form, byte[] payload)
+    private void Agree(OptionType option, ReplyForm form, ReadOnlyMemory<byte> payload)
     {
         if (payload.Length != 0)
         {

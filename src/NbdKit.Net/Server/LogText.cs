@@ -6,19 +6,23 @@ namespace NbdKit.Server;
 internal static class LogText
 {
     private const int MaximumLength = 80;
+    private const int MaximumMessage = 400;
 
-    /// <summary>Whether an exception can be logged as it is: neither its message nor one inside it would be changed.</summary>
-    public static bool IsClean(Exception exception)
+    /// <summary>An exception, if it can be logged as it is: neither its message nor one inside it would be changed.</summary>
+    public static Exception? IfClean(Exception exception)
     {
         for (Exception? e = exception; e is not null; e = e.InnerException)
         {
-            if (Clean(e.Message, 400) != e.Message)
+            if (Message(e) != e.Message)
             {
-                return false;
+                return null;
             }
         }
-        return true;
+        return exception;
     }
+
+    /// <summary>The message of an exception.</summary>
+    public static string Message(Exception exception) => Clean(exception.Message, MaximumMessage);
 
     public static string Clean(string text, int maximumLength = MaximumLength)
     {

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Microsoft.Extensions.Logging;
 using NbdKit.Protocol;
 
@@ -7,6 +8,8 @@ namespace NbdKit.Server;
 internal sealed partial class Transmission
 {
     private const int MessageBytes = 256;
+
+    private int _faulted;
 
     /// <summary>The header of a reply that says that all went well, before the data of a read.</summary>
     public void WriteSuccess(Span<byte> reply, in RequestHeader header)
@@ -53,8 +56,14 @@ internal sealed partial class Transmission
         }
         else
         {
-            Log.RequestFaulted(
-                _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, exception);
+            // With each doubling, so that who runs into a defect again and again fills no log.
+            int count = Interlocked.Increment(ref _faulted);
+            if (BitOperations.IsPow2(count))
+            {
+                Log.RequestFaulted(
+                    _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, count,
+                    LogText.Message(exception), LogText.IfClean(exception));
+            }
         }
         return fault;
     }

@@ -17,11 +17,11 @@ internal static class CutLimits
     // Timers and this clock do not agree to the millisecond.
     private static readonly TimeSpan Resolution = TimeSpan.FromMilliseconds(20);
 
-    /// <summary>Fails unless something ended at its deadline: by half a second, and more where others use the machine too.</summary>
+    /// <summary>Fails unless something ended at its deadline: by half a second, and more where the machine is late.</summary>
     /// <param name="whole">Since something that was before the time ran.</param>
     /// <param name="silent">Since the peer stalled.</param>
     public static void Check(TimeSpan whole, TimeSpan silent)
         => MutationException.Require(
-            whole >= Short - Resolution && silent <= Short + (ProcessUse.Slack * Tolerance),
+            whole >= Short - Resolution && silent <= Short + Tolerance + MachineLag.Longest,
             $"the end came {whole.TotalSeconds:F2} s after the beginning and {silent.TotalSeconds:F2} s after the last byte");
 }

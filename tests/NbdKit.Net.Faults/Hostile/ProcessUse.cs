@@ -24,17 +24,8 @@ internal static class ProcessUse
     public static TimeSpan ThreadCpu
         => TimeSpan.FromTicks(long.Parse(File.ReadAllText("/proc/thread-self/schedstat").Split(' ')[0], CultureInfo.InvariantCulture) / 100);
 
-    /// <summary>
-    /// By how much limits of time are widened because others use this machine too: the work that waits for each processor.
-    /// </summary>
-    public static double Slack
-        => Math.Clamp(
-            double.Parse(File.ReadAllText("/proc/loadavg").Split(' ')[0], CultureInfo.InvariantCulture) / System.Environment.ProcessorCount,
-            1,
-            10);
-
-    /// <summary>A second, or more where the machine is in use.</summary>
-    public static TimeSpan Patience => TimeSpan.FromSeconds(Slack);
+    /// <summary>A second, or more where the machine is late.</summary>
+    public static TimeSpan Patience => TimeSpan.FromSeconds(1) + MachineLag.Longest;
 
     /// <summary>What is reachable on the heap, in bytes.</summary>
     public static long HeapBytes()

@@ -102,7 +102,7 @@ internal sealed class CancellationStorm : Fault
             times.Add(Stopwatch.GetElapsedTime(dropped, _fired[i]).TotalMilliseconds);
         }
         times.Sort();
-        return times[times.Count / 2] <= 100 * ProcessUse.Slack
+        return times[times.Count / 2] <= 100 + MachineLag.Longest.TotalMilliseconds
             ? times[times.Count / 2]
             : throw new InvalidOperationException($"The tokens fired {times[times.Count / 2]:F0} ms after their client had gone.");
     }

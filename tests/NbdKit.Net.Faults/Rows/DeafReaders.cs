@@ -91,7 +91,7 @@ internal sealed class DeafReaders : Fault
             throw new InvalidOperationException(
                 $"The process grew by {used >> 20} MiB, the connections may hold {options.MaxServerBytesInFlight >> 20} MiB.");
         }
-        if (disturbed < quiet * Share / ProcessUse.Slack)
+        if (disturbed < quiet * Share)
         {
             throw new InvalidOperationException($"The bystander was served {disturbed} times, {quiet} times in quiet times.");
         }

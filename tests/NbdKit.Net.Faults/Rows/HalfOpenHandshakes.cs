@@ -139,8 +139,7 @@ internal sealed class HalfOpenHandshakes : Fault
             Thread.Sleep(10);
         }
         ages.Sort();
-        double slack = (ProcessUse.Slack - 1) * 0.25;
-        return ages[0] < (Deadline - Tolerance).TotalSeconds || ages[^1] > (Deadline + Tolerance).TotalSeconds + slack
+        return ages[0] < (Deadline - Tolerance).TotalSeconds || ages[^1] > (Deadline + Tolerance + MachineLag.Longest).TotalSeconds
             ? throw new InvalidOperationException($"Clients were closed after {ages[0]:F2} to {ages[^1]:F2} s.")
             : $"closed after {ages[0]:F2} to {ages[^1]:F2} s";
     }
@@ -181,7 +180,7 @@ internal sealed class HalfOpenHandshakes : Fault
         }
         times.Sort();
         double p90 = times[(times.Count - 1) * 9 / 10];
-        return p90 > 100 * ProcessUse.Slack
+        return p90 > 100 + MachineLag.Longest.TotalMilliseconds
             ? throw new InvalidOperationException($"Polite clients took {p90:F0} ms to connect and read.")
             : $"{times.Count} polite clients served in {times[times.Count / 2]:F1} ms (p90 {p90:F1})";
     }
@@ -213,7 +212,7 @@ internal sealed class HalfOpenHandshakes : Fault
                 client.Dispose();
             }
         }
-        return watch.Elapsed < TimeSpan.FromSeconds(1) || watch.Elapsed > Deadline + (ProcessUse.Slack * Tolerance)
+        return watch.Elapsed < TimeSpan.FromSeconds(1) || watch.Elapsed > Deadline + Tolerance + MachineLag.Longest
             ? throw new InvalidOperationException($"The first slot was free after {watch.Elapsed.TotalSeconds:F2} s.")
             : watch.Elapsed;
     }

@@ -114,7 +114,7 @@ internal sealed class ShutdownDrain : Fault
 
     private static void Check(TimeSpan limit, TimeSpan took, bool stuck, int begun, int answered)
     {
-        if (took > limit + LastMoment + (ProcessUse.Slack * LastMoment))
+        if (took > limit + (2 * LastMoment) + MachineLag.Longest)
         {
             throw new InvalidOperationException($"The stop took {took.TotalMilliseconds:F0} ms with a limit of {limit.TotalMilliseconds} ms.");
         }

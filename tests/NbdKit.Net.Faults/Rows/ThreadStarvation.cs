@@ -63,7 +63,7 @@ internal sealed class ThreadStarvation : Fault
             // The one that must not feel it, on a thread of its own: this process has no other to spare.
             double longest = await Task.Factory.StartNew(
                 () => Visit(other), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
-            return longest <= 1000 * ProcessUse.Slack
+            return longest <= 1000 + MachineLag.Longest.TotalMilliseconds
                 ? $"another export answered in {longest:F0} ms with {blocked} blocked"
                 : throw new InvalidOperationException($"Another export answered after {longest:F0} ms, with {blocked} threads blocked.");
         }

@@ -52,11 +52,16 @@ public sealed class LimitLogTests : WireTest
 
         await limit.ReachAsync(new LimitScene(server, time, gate));
 
-        if (!limit.Name.StartsWith("StopTimeout", StringComparison.Ordinal))
+        bool stopped = limit.Name.StartsWith("StopTimeout", StringComparison.Ordinal);
+        if (!stopped)
         {
             await bystander.ExpectAliveAsync(plugin.Data);
         }
         gate.Open();
+        if (stopped)
+        {
+            Assert.That(() => plugin.Opened - plugin.Closed, Is.Zero.After(5000, 5), "closed when the call that nobody waited for is back");
+        }
         // The bystander of a server that stops is told the same, of its own connection.
         LogEntry[] said = [.. server.Log.Entries.Where(entry => entry.Text.Contains(limit.Said, StringComparison.Ordinal))];
         Assert.That(
