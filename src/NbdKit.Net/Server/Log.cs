@@ -69,7 +69,7 @@ internal static partial class Log
     public static partial void Encrypted(ILogger logger, long id, string protocol, string cipher, string subject);
 
     [LoggerMessage(41, LogLevel.Warning, "Connection {Id}: TLS failed: {Message}")]
-    public static partial void TlsFailed(ILogger logger, long id, string message, Exception exception);
+    public static partial void TlsFailed(ILogger logger, long id, string message, Exception? exception);
 
     [LoggerMessage(42, LogLevel.Warning, "The host {Host} in a rule about clients cannot be found")]
     public static partial void HostNotFound(ILogger logger, string host, Exception exception);

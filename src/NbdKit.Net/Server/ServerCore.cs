@@ -34,6 +34,7 @@ internal sealed partial class ServerCore : IDisposable
         _requestStop = requestStop;
         Logger = new GuardedLogger(options.LoggerFactory.CreateLogger("NbdKit.Server"));
         Budget = new ServerBudget(options.MaxServerBytesInFlight);
+        _standstill = new Standstill(options.TimeProvider, WatchInterval);
         // By default eight replies of 2 MiB with their headers, as qemu-img convert asks for.
         Payloads = new PayloadArrays((options.MaxServerBytesInFlight / 32) + (64 << 10));
         _exit = ExitWatchFor(options);
@@ -62,9 +63,7 @@ internal sealed partial class ServerCore : IDisposable
     /// <summary>How often the time limits of connections are looked at.</summary>
     public static readonly TimeSpan WatchInterval = TimeSpan.FromMilliseconds(250);
 
-    // When that was done last, and whether it came so late that the clients were forgiven.
-    private long _looked;
-    private bool _forgave;
+    private readonly Standstill _standstill;
 
     private readonly SplicePipes _pipes = new(MaxThreads);
 
@@ -163,21 +162,17 @@ internal sealed partial class ServerCore : IDisposable
     /// <summary>Cuts off clients that take too long. Called in the <see cref="WatchInterval"/>.</summary>
     public void CheckTime()
     {
-        long now = TimeProvider.GetTimestamp();
-        long since = _looked == 0 ? 0 : now - _looked;
-        _looked = now;
-        bool isLate = since > 0 && TimeProvider.GetElapsedTime(0, since) > 4 * WatchInterval;
-        _forgave = isLate && !_forgave;
+        long stood = _standstill.Look();
         foreach (Connection connection in Snapshot())
         {
-            if (_forgave)
+            if (stood > 0)
             {
-                // The process stood still, and with it the server's part of every conversation. Not twice in a row: a server that
-                // is always late would have no limits.
-                connection.Forgive(since);
-                continue;
+                connection.Forgive(stood);
             }
-            connection.CheckTime();
+            else
+            {
+                connection.CheckTime();
+            }
         }
         Payloads.Age();
     }

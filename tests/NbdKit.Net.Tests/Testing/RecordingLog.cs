@@ -8,6 +8,9 @@ internal sealed class RecordingLog : ILoggerFactory, ILogger
 {
     public ConcurrentQueue<LogEntry> Entries { get; } = [];
 
+    /// <summary>Called with each message, on the thread that logs it.</summary>
+    public Action<LogEntry>? OnLogged { get; init; }
+
     public void AddProvider(ILoggerProvider provider)
     {
     }
@@ -21,7 +24,11 @@ internal sealed class RecordingLog : ILoggerFactory, ILogger
 
     public void Log<TState>(
         LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
-        => Entries.Enqueue(new LogEntry(logLevel, eventId, formatter(state, exception), exception));
+    {
+        var entry = new LogEntry(logLevel, eventId, formatter(state, exception), exception);
+        Entries.Enqueue(entry);
+        OnLogged?.Invoke(entry);
+    }
 
     public void Dispose()
     {

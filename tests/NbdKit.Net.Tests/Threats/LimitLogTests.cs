@@ -117,7 +117,17 @@ public sealed class LimitLogTests : WireTest
     {
         using var release = new ManualResetEventSlim();
         var arrived = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        var log = new BlockingLog("clients are connected", arrived, release);
+        var log = new RecordingLog
+        {
+            OnLogged = entry =>
+            {
+                if (entry.Text.Contains("clients are connected", StringComparison.Ordinal))
+                {
+                    arrived.TrySetResult();
+                    release.Wait(WireClient.Deadline);
+                }
+            },
+        };
         var plugin = new TestPlugin();
         await using var server = new NbdServer(
             NbdBackend.Compose(plugin), new NbdServerOptions { MaxConnections = 1, LoggerFactory = log });
