@@ -15,6 +15,9 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
     private int _requests;
     private long _bytes;
 
+    // Only the receiving loop touches it.
+    private long _admitted;
+
     /// <summary>The requests that run now.</summary>
     public int Requests => Volatile.Read(ref _requests);
 
@@ -24,13 +27,48 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
     /// <summary>What stands in the way of a request that will hold so many bytes.</summary>
     public ReachedLimits Obstacle(long bytes)
     {
+        ReachedLimits own = OwnObstacle(bytes);
+        return own != ReachedLimits.None || server.HasRoom(Volatile.Read(ref _bytes), bytes) ? own : ReachedLimits.ServerBytesInFlight;
+    }
+
+    private ReachedLimits OwnObstacle(long bytes)
+    {
         if (Volatile.Read(ref _requests) >= maxRequests)
         {
             return ReachedLimits.RequestsInFlight;
         }
         long held = Volatile.Read(ref _bytes);
-        return held != 0 && bytes > maxBytes - held ? ReachedLimits.BytesInFlight
-            : server.HasRoom(held, bytes) ? ReachedLimits.None : ReachedLimits.ServerBytesInFlight;
+        return held != 0 && bytes > maxBytes - held ? ReachedLimits.BytesInFlight : ReachedLimits.None;
+    }
+
+    /// <summary>
+    /// Lets a request begin that will hold so many bytes, if there is room. Many small ones that begin in the same moment do not matter;
+    /// for a larger one the bytes are taken here and now, until <see cref="Settle"/>.
+    /// </summary>
+    public bool TryAdmit(long bytes)
+    {
+        if (bytes < ServerBudget.SmallBytes)
+        {
+            return HasRoom(bytes);
+        }
+        if (OwnObstacle(bytes) != ReachedLimits.None || !server.TryTake(Volatile.Read(ref _bytes), bytes))
+        {
+            return false;
+        }
+        Interlocked.Add(ref _bytes, bytes);
+        _admitted = bytes;
+        return true;
+    }
+
+    /// <summary>The request that was admitted last has begun, and what it holds is counted by itself; or it never will.</summary>
+    public void Settle()
+    {
+        if (_admitted > 0)
+        {
+            long bytes = _admitted;
+            _admitted = 0;
+            Give(bytes);
+        }
     }
 
     public void BeginRequest() => Interlocked.Increment(ref _requests);

@@ -5,8 +5,8 @@ namespace NbdKit.Server;
 /// <summary>The payload bytes that all connections of a server hold together.</summary>
 internal sealed class ServerBudget(long limit)
 {
-    // What a connection that holds nothing may take of the part that is kept for such.
-    private const int SmallBytes = 64 << 10;
+    /// <summary>What a connection that holds nothing may take of the part that is kept for such.</summary>
+    public const int SmallBytes = 64 << 10;
 
     // What is plenty for any number of clients.
     private const long MostByDefault = 512 << 20;
@@ -33,6 +33,22 @@ internal sealed class ServerBudget(long limit)
     {
         long total = Volatile.Read(ref _bytes);
         return total == 0 || total <= MostTotal(held, bytes);
+    }
+
+    /// <summary>Takes more for a connection that holds so much, if there is room: of two who see the same room, one gets it.</summary>
+    public bool TryTake(long held, long bytes)
+    {
+        long most = MostTotal(held, bytes);
+        for (long seen = Volatile.Read(ref _bytes); seen == 0 || seen <= most;)
+        {
+            long now = Interlocked.CompareExchange(ref _bytes, seen + bytes, seen);
+            if (now == seen)
+            {
+                return true;
+            }
+            seen = now;
+        }
+        return false;
     }
 
     public void Take(long bytes) => Interlocked.Add(ref _bytes, bytes);

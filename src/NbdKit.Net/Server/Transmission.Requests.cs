@@ -72,15 +72,12 @@ internal sealed partial class Transmission
         }
         int headerSize = header.Type == CommandType.Read ? _dataHeaderSize : _successSize;
         int size = headerSize + (header.Type == CommandType.Read ? (int)header.Length : 0);
-        int counted = size > LargePayload ? size : 0;
         byte[]? large = null;
         ValueTask call;
         try
         {
-            if (counted > 0)
+            if (size > LargePayload)
             {
-                // From now on, not only when the reply is queued: the call may take its time, and others look meanwhile.
-                _budget.Take(counted);
                 large = Payloads.Rent(size);
             }
             Memory<byte> reply = large is null ? _replies.Reserve(size) : large.AsMemory(0, size);
@@ -96,7 +93,6 @@ internal sealed partial class Transmission
                 else
                 {
                     _replies.Queue(ReplySegment.Rented(large, size));
-                    _budget.Give(counted);
                 }
                 Return(rented);
                 return;
@@ -106,18 +102,10 @@ internal sealed partial class Transmission
         {
             Return(large);
             Return(rented);
-            if (counted > 0)
-            {
-                _budget.Give(counted);
-            }
             ReplyFault(header, Report(header, e));
             return;
         }
         PendingRequest pending = Begin(header, data, slab, rented, (int)PayloadOf(header));
-        if (counted > 0)
-        {
-            _budget.Give(counted);
-        }
         pending.Reply = large is null ? _replies.Detach(size) : ReplySegment.Rented(large, size);
         pending.Await(call);
     }
@@ -198,8 +186,6 @@ internal sealed partial class Transmission
         {
             return;
         }
-        // Held from now on: a client that takes its time to send it holds it all the same.
-        _budget.Take(length);
         byte[]? rented = null;
         try
         {
@@ -214,10 +200,6 @@ internal sealed partial class Transmission
         {
             Return(rented);
             throw;
-        }
-        finally
-        {
-            _budget.Give(length);
         }
         if (rented is null)
         {

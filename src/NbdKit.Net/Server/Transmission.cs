@@ -95,6 +95,7 @@ internal sealed partial class Transmission
         }
         finally
         {
+            _budget.Settle();
             await _budget.WaitForRequestsAsync().ConfigureAwait(false);
             _replies.Close();
             await sending.ConfigureAwait(false);
@@ -145,6 +146,7 @@ internal sealed partial class Transmission
     {
         while (true)
         {
+            _budget.Settle();
             ReadOnlyMemory<byte> buffered = _input.Buffered;
             if (buffered.Length < _requestSize)
             {
@@ -155,7 +157,7 @@ internal sealed partial class Transmission
                 throw new ConnectionEndedException(
                     NbdDisconnectReason.ProtocolViolation, "the client sent something that is no request");
             }
-            if (!_budget.HasRoom(PayloadOf(_current))) // 2
+            if (!_budget.TryAdmit(PayloadOf(_current))) // 2
             {
                 return Step.NeedRoom;
             }

@@ -60,6 +60,35 @@ public sealed class FlowBudgetTests
         Assert.That(new FlowBudget(1, limit, server).HasRoom(4096));
     }
 
+    [Test, Property("Threat", "P14")]
+    public void Of_two_who_see_the_same_room_one_is_admitted()
+    {
+        const long Limit = 512 << 20;
+        var server = new ServerBudget(Limit);
+        FlowBudget[] budgets = [.. Enumerable.Range(0, 64).Select(_ => new FlowBudget(64, Limit, server))];
+        // None of them has begun yet.
+        Assert.That(budgets.Count(budget => budget.TryAdmit(Limit / 4)), Is.EqualTo(3), "a sixteenth is kept for the small");
+        budgets[0].Settle();
+        Assert.That(budgets.Count(budget => budget.TryAdmit(Limit / 4)), Is.EqualTo(1));
+    }
+
+    [Test]
+    public void What_was_admitted_is_held_until_the_request_has_begun()
+    {
+        var server = new ServerBudget(1000 << 10);
+        var budget = new FlowBudget(10, 1000 << 10, server);
+        Assert.That(budget.TryAdmit(300 << 10));
+        budget.Take(300 << 10);
+        Assert.That(budget.HasRoom(200 << 10), Is.False, "both are counted");
+        budget.Settle();
+        budget.Settle();
+        Assert.That((budget.HasRoom(200 << 10), budget.HasRoom(500 << 10)), Is.EqualTo((true, false)));
+        budget.Give(300 << 10);
+        Assert.That((budget.TryAdmit(1 << 30), server.HasRoom(0, 1)), Is.EqualTo((true, false)), "a single one is always let through");
+        budget.Settle();
+        Assert.That(server.HasRoom(0, 900 << 10));
+    }
+
     [Test]
     public async Task A_wait_ends_with_whatever_makes_room()
     {
