@@ -9,17 +9,29 @@ internal sealed class SlabPool : IPooledObjectPolicy<Slab>
     private const int Retained = 64;
 
     private readonly ObjectPool<Slab> _pool;
+    private int _inUse;
 
     public SlabPool() => _pool = new DefaultObjectPool<Slab>(this, Retained);
 
+    /// <summary>How many are rented now.</summary>
+    public int InUse => Volatile.Read(ref _inUse);
+
+    /// <summary>Whether so many are rented that whoever only waits with one had better give it back.</summary>
+    public bool IsShort => InUse > Retained;
+
     public Slab Rent()
     {
+        Interlocked.Increment(ref _inUse);
         Slab slab = _pool.Get();
         slab.Hold();
         return slab;
     }
 
-    public void Return(Slab slab) => _pool.Return(slab);
+    public void Return(Slab slab)
+    {
+        Interlocked.Decrement(ref _inUse);
+        _pool.Return(slab);
+    }
 
     Slab IPooledObjectPolicy<Slab>.Create() => new(this);
 

@@ -21,7 +21,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
     private const int SmallReceive = 4 << 10;
 
     // What has come of a message is copied for the time of a wait up to this size.
-    private const int MostKept = 32 << 10;
+    private const int MostKept = 64 << 10;
 
     private Slab? _slab;
     private int _start;
@@ -44,9 +44,11 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
 
     /// <summary>
     /// Set while it is not known yet who asks: what has come of a message then waits for the rest in as little memory as it needs.
-    /// Later, connections are fewer, and time is dearer.
+    /// Later time is dearer, unless many wait like that.
     /// </summary>
     public bool IsFrugal { get; set; } = true;
+
+    private bool SavesMemory => IsFrugal || pool.IsShort;
 
     public void Advance(int count) => _start += count;
 
@@ -74,7 +76,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         Buffered[..here].CopyTo(buffer);
         Advance(here);
         buffer = buffer[here..];
-        if (IsFrugal && buffer.Length > 0)
+        if (SavesMemory && buffer.Length > 0)
         {
             ReleaseSlab();
         }
@@ -176,7 +178,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
                 stall.Progress();
                 running = true;
             }
-            if (IsFrugal && Count <= MostKept && (Count > 0 || inside))
+            if (SavesMemory && Count <= MostKept && (Count > 0 || inside))
             {
                 await WaitFrugallyAsync(cancellationToken).ConfigureAwait(false);
             }
@@ -208,6 +210,7 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         {
             Buffered.CopyTo(kept);
             ReleaseSlab();
+            WhenIdle?.Invoke();
             await transport.WaitForDataAsync(cancellationToken).ConfigureAwait(false);
             kept.AsMemory(0, count).CopyTo(MakeRoom(count).Memory);
             _end = count;

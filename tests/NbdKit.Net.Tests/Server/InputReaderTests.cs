@@ -58,6 +58,32 @@ public sealed class InputReaderTests
         Assert.That(_input.Buffered.ToArray(), Is.EqualTo(new byte[] { 1, 2, 3, 4, 5 }));
     }
 
+    [Test, Property("Threat", "P14")]
+    public async Task Where_many_wait_inside_a_message_none_of_them_holds_a_slab([Values(1, 50_000)] int came)
+    {
+        const int Clients = 1000;
+        byte[] part = [.. Enumerable.Range(0, came).Select(i => (byte)i)];
+        var waiting = new List<(ScriptedTransport Transport, InputReader Input, Task<bool> Filling)>();
+        int rested = 0;
+        for (int i = 0; i < Clients; i++)
+        {
+            var transport = new ScriptedTransport();
+            var input = new InputReader(transport, _pool, _stall) { IsFrugal = false, WhenIdle = () => rested++ };
+            transport.Feed(part);
+            waiting.Add((transport, input, input.FillAsync(came + 1, None).AsTask()));
+        }
+        Assert.That(_pool.InUse, Is.LessThan(70));
+        Assert.That(rested, Is.GreaterThan(900), "nor does its writer");
+        foreach ((ScriptedTransport transport, InputReader input, Task<bool> filling) in waiting)
+        {
+            transport.Feed(1);
+            Assert.That(await filling.Soon());
+            Assert.That(input.Buffered.Span[..came].SequenceEqual(part));
+            input.Close();
+        }
+        Assert.That(_pool.InUse, Is.Zero);
+    }
+
     [Test]
     public async Task A_payload_that_is_read_elsewhere_holds_no_slab_meanwhile()
     {
