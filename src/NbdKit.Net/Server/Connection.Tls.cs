@@ -39,7 +39,7 @@ internal sealed partial class Connection
         // What ended the connection before made TLS fail, and is the reason.
         if (_end is null)
         {
-            Log.TlsFailed(Logger, Public.Id, LogText.Message(cause), LogText.IfClean(cause));
+            Log.TlsFailed(Logger, Public.Id, LogText.Details(cause), LogText.IfClean(cause));
         }
         return new ConnectionEndedException(
             NbdDisconnectReason.TlsFailed, "TLS could not be established: " + LogText.Message(cause));

@@ -106,7 +106,7 @@ internal sealed partial class Connection
         {
             if (End(NbdDisconnectReason.Faulted, LogText.Message(e)))
             {
-                Log.ConnectionFaulted(Logger, Public.Id, LogText.IfClean(e));
+                Log.ConnectionFaulted(Logger, Public.Id, LogText.Details(e), LogText.IfClean(e));
             }
         }
         await CloseTransportAsync().ConfigureAwait(false);

@@ -19,11 +19,11 @@ internal sealed partial class Handshake
     // Holds nearly every payload that a client has reason to send.
     private const int FirstPiece = 8 << 10;
 
-    // So many bytes of payload cost as much to receive as the largest number of options may.
+    // A payload counts as one more option for each so many bytes: it has to be received.
     private const int PayloadOfAnOption = 32 << 10;
 
-    // The queries of a whole handshake, in options as large as there may be one of.
-    private const int LargestQueries = 4;
+    // How many options a handshake may have that are as full of queries as one may be.
+    private const int OptionsFullOfQueries = 4;
 
     private readonly Connection _connection;
     private readonly NbdServerOptions _options;
@@ -49,7 +49,7 @@ internal sealed partial class Handshake
         _optionsLeft = _options.MaxOptions;
         _opensLeft = _options.MaxOpensInHandshake;
         _metaOpensLeft = _options.MaxOpensInHandshake;
-        _queriesLeft = (int)Math.Min(int.MaxValue, (long)_options.MaxMetaQueries * LargestQueries);
+        _queriesLeft = (int)Math.Min(int.MaxValue, (long)_options.MaxMetaQueries * OptionsFullOfQueries);
     }
 
     /// <summary>Negotiates until the client enters transmission; null if it left in good order.</summary>

@@ -37,12 +37,12 @@ internal static partial class Log
     public static partial void RequestFailed(
         ILogger logger, long id, string command, ulong offset, ulong length, NbdError error, string message);
 
-    [LoggerMessage(11, LogLevel.Error, "Connection {Id}: {Command} of {Length} bytes at {Offset} failed unexpectedly, the {Count}. time: {Message}")]
+    [LoggerMessage(11, LogLevel.Error, "Connection {Id}: {Command} of {Length} bytes at {Offset} failed unexpectedly ({Count} so far): {Message}")]
     public static partial void RequestFaulted(
         ILogger logger, long id, string command, ulong offset, ulong length, int count, string message, Exception? exception);
 
-    [LoggerMessage(12, LogLevel.Error, "Connection {Id} was ended by a defect of the server")]
-    public static partial void ConnectionFaulted(ILogger logger, long id, Exception? exception);
+    [LoggerMessage(12, LogLevel.Error, "Connection {Id} was ended by a defect of the server: {Message}")]
+    public static partial void ConnectionFaulted(ILogger logger, long id, string message, Exception? exception);
 
     [LoggerMessage(13, LogLevel.Warning, "{Count} connections did not end in time and were abandoned")]
     public static partial void Abandoned(ILogger logger, int count);

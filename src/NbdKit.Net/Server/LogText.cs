@@ -7,6 +7,7 @@ internal static class LogText
 {
     private const int MaximumLength = 80;
     private const int MaximumMessage = 400;
+    private const int MaximumDetails = 4000;
 
     /// <summary>An exception, if it can be logged as it is: neither its message nor one inside it would be changed.</summary>
     public static Exception? IfClean(Exception exception)
@@ -20,6 +21,10 @@ internal static class LogText
         }
         return exception;
     }
+
+    /// <summary>What there is to say of an exception beside <see cref="IfClean"/>: all of it if that is null.</summary>
+    public static string Details(Exception exception)
+        => IfClean(exception) is null ? Clean(exception.ToString(), MaximumDetails) : exception.Message;
 
     /// <summary>The message of an exception.</summary>
     public static string Message(Exception exception) => Clean(exception.Message, MaximumMessage);

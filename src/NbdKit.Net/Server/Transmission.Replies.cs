@@ -62,7 +62,7 @@ internal sealed partial class Transmission
             {
                 Log.RequestFaulted(
                     _logger, _connection.Public.Id, header.Type.ToString(), header.Offset, header.Length, count,
-                    LogText.Message(exception), LogText.IfClean(exception));
+                    LogText.Details(exception), LogText.IfClean(exception));
             }
         }
         return fault;

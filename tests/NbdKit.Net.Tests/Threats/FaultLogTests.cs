@@ -34,5 +34,6 @@ public sealed class FaultLogTests : WireTest
         await client.ExpectCallAsync(WireError.Io, Cmd.Read, 0, 512);
         LogEntry said = server.Log.Entries.Single(entry => entry.Text.Contains("forged", StringComparison.Ordinal));
         Assert.That((said.Text.Contains('\n', StringComparison.Ordinal), said.Exception), Is.EqualTo((false, (Exception?)null)));
+        Assert.That(said.Text, Does.Contain(nameof(IOException)).And.Contain(nameof(Text_inside_a_defect_is_escaped)), "the stack is told");
     }
 }
