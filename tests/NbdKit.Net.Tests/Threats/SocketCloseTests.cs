@@ -69,7 +69,7 @@ public sealed class SocketCloseTests
     private static async Task<int> ReadUntilAsync(NbdServer server, byte[] content, int seed, CancellationToken stop)
     {
         var random = new Random(seed);
-        await using NbdClient client = await NbdClient.ConnectAsync(server.EndPoints[0]);
+        await using NbdClient client = await NbdClient.ConnectAsync(server.EndPoints[0], cancellationToken: CancellationToken.None);
         byte[] buffer = new byte[64 << 10];
         int count = 0;
         for (; !stop.IsCancellationRequested; count++)
