@@ -3,6 +3,7 @@ using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
 using NbdKit.Protocol;
 using NbdKit.Server;
+using NbdKit.Transports;
 
 namespace NbdKit.Benchmarks;
 

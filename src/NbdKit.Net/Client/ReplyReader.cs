@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using NbdKit.Buffers;
 using NbdKit.Protocol;
 using NbdKit.Server;
+using NbdKit.Transports;
 
 namespace NbdKit.Client;
 

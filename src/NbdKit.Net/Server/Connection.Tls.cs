@@ -14,7 +14,7 @@ internal sealed partial class Connection
     public async ValueTask StartTlsAsync(SslServerAuthenticationOptions options)
     {
         Input.Close();
-        var tls = new TlsTransport(_transport, _server.Slabs, Receiving, Aborted);
+        var tls = new TlsTransport(_transport, _server.Slabs, RecordStall, Receiving, Aborted);
         // Whoever aborts reaches the same transport below, before and after this.
         _transport = tls;
         try

@@ -27,6 +27,7 @@ internal sealed partial class Connection
         _transport = transport;
         _handshakeSince = server.TimeProvider.GetTimestamp();
         ReceiveStall = new StallClock(server.TimeProvider);
+        RecordStall = new StallClock(server.TimeProvider);
         SendStall = new StallClock(server.TimeProvider);
         Budget = new FlowBudget(server.Options.MaxRequestsInFlight, server.Options.MaxBytesInFlight, server.Budget);
         Public = new NbdConnection(id, transport.Peer, _aborted.Token, Disconnect, server.RequestStop);
@@ -77,6 +78,8 @@ internal sealed partial class Connection
         : new NbdDisconnect(NbdDisconnectReason.Disconnected, "the client was asked to leave");
 
     private StallClock ReceiveStall { get; }
+
+    private StallClock RecordStall { get; }
 
     public StallClock SendStall { get; }
 
@@ -165,7 +168,7 @@ internal sealed partial class Connection
         {
             Abort(NbdDisconnectReason.Timeout, "the handshake took too long");
         }
-        else if (ReceiveStall.IsStalled(options.StallTimeout) && !_inHandshake)
+        else if ((ReceiveStall.IsStalled(options.StallTimeout) || RecordStall.IsStalled(options.StallTimeout)) && !_inHandshake)
         {
             Abort(NbdDisconnectReason.Timeout, "the client stopped inside a message");
         }
@@ -181,6 +184,7 @@ internal sealed partial class Connection
     {
         Interlocked.Add(ref _handshakeSince, duration);
         ReceiveStall.Forgive();
+        RecordStall.Forgive();
         SendStall.Forgive();
     }
 

@@ -73,9 +73,21 @@ internal sealed class PipeTransport(IDuplexPipe pipe) : Transport
         lock (_lock)
         {
             _aborted = true;
-            pipe.Input.CancelPendingRead();
-            pipe.Output.CancelPendingFlush();
+            Cancel(pipe.Input.CancelPendingRead);
+            Cancel(pipe.Output.CancelPendingFlush);
             CompleteIfAborted();
+        }
+    }
+
+    private static void Cancel(Action pending)
+    {
+        try
+        {
+            pending();
+        }
+        catch (ObjectDisposedException)
+        {
+            // One over a stream that has ended already.
         }
     }
 

@@ -25,12 +25,13 @@ internal sealed class TlsTransport : Transport, IDisposable
     /// <summary>Puts TLS over a transport of which nothing has been received that was not used.</summary>
     /// <param name="inner">The transport.</param>
     /// <param name="pool">Where records are gathered.</param>
+    /// <param name="stall">Runs while the rest of a record is waited for.</param>
     /// <param name="receiving">Fires when nothing more is to be received.</param>
     /// <param name="aborted">Fires when nothing more is to be sent.</param>
-    public TlsTransport(Transport inner, SlabPool pool, CancellationToken receiving, CancellationToken aborted)
+    public TlsTransport(Transport inner, SlabPool pool, StallClock stall, CancellationToken receiving, CancellationToken aborted)
     {
         _inner = inner;
-        _carrier = new TransportStream(inner, pool, receiving, aborted);
+        _carrier = new TransportStream(inner, pool, stall, receiving, aborted);
         _ssl = new SslStream(_carrier, leaveInnerStreamOpen: true);
     }
 

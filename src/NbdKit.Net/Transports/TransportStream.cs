@@ -5,17 +5,18 @@ namespace NbdKit.Transports;
 
 /// <summary>
 /// A transport as the stream that carries TLS records. What is written can be gathered, so that the records of a large reply
-/// travel together.
+/// travel together. Its clock runs while the rest of a record is waited for: nobody above sees that there is a part of one.
 /// </summary>
 /// <remarks>
 /// The tokens of <see cref="System.Net.Security.SslStream"/> are never used: a cancelled call leaves it unusable. Instead a
 /// receive that has to end looks like the end of the stream, and a send fails only with its connection.
 /// </remarks>
 internal sealed class TransportStream(
-    Transport transport, SlabPool pool, CancellationToken receiving, CancellationToken aborted) : AsyncStream
+    Transport transport, SlabPool pool, StallClock stall, CancellationToken receiving, CancellationToken aborted) : AsyncStream
 {
     // SslStream sends from the reading side too, where TLS itself has something to say.
     private readonly SemaphoreSlim _sending = new(1, 1);
+    private RecordCursor _records;
     private Slab? _gathered;
     private int _length;
     private bool _gathers;
@@ -100,6 +101,10 @@ internal sealed class TransportStream(
     [AsyncMethodBuilder(typeof(PoolingAsyncValueTaskMethodBuilder<>))]
     private async ValueTask<int> ReceiveAsync(Memory<byte> buffer)
     {
+        if (_records.IsInside)
+        {
+            stall.Progress();
+        }
         try
         {
             while (true)
@@ -107,6 +112,7 @@ internal sealed class TransportStream(
                 int received = await transport.ReceiveAsync(buffer, receiving).ConfigureAwait(false);
                 if (received >= 0)
                 {
+                    _records.Pass(buffer.Span[..received]);
                     return received;
                 }
                 await transport.WaitForDataAsync(receiving).ConfigureAwait(false);
@@ -115,6 +121,10 @@ internal sealed class TransportStream(
         catch (OperationCanceledException) when (receiving.IsCancellationRequested)
         {
             return 0;
+        }
+        finally
+        {
+            stall.Stop();
         }
     }
 }

@@ -16,6 +16,8 @@ internal sealed class CutTls : IAsyncDisposable
         {
             Tls = new NbdServerTls(TestCertificates.Server),
             TimeProvider = _time,
+            // Less than the client has patience.
+            StallTimeout = TimeSpan.FromSeconds(10),
         });
 
     /// <summary>Runs a session whose client, or server, stops; how many bytes that side sent, or would have.</summary>
@@ -23,10 +25,11 @@ internal sealed class CutTls : IAsyncDisposable
     /// <param name="kind">How.</param>
     /// <param name="client">Whether the client stops.</param>
     /// <param name="wholly">Whether the session has requests; else it ends when the export is open.</param>
-    public async Task<long> RunAsync(long at, CutKind kind, bool client, bool wholly)
+    /// <param name="place">Where it stops, in place of <paramref name="at"/>.</param>
+    public async Task<long> RunAsync(long at, CutKind kind, bool client, bool wholly, RecordPlace? place = null)
     {
         var pipes = new PipePair();
-        var stopping = new StoppingPipe(client ? pipes.Client : pipes.Server, at, kind);
+        var stopping = new StoppingPipe(client ? pipes.Client : pipes.Server, at, kind, place);
         Task<NbdDisconnect> serving = _server.ServeAsync(client ? pipes.Server : stopping);
         Task talking = TalkAsync(client ? stopping : pipes.Client, wholly);
         if (kind == CutKind.Stall && await Task.WhenAny(stopping.Stopped, talking) == stopping.Stopped)

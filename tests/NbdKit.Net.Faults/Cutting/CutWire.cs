@@ -39,9 +39,10 @@ internal sealed class CutWire : IAsyncDisposable
     /// <param name="kind">How.</param>
     /// <param name="client">Whether the client stops.</param>
     /// <param name="wholly">Whether the session has requests; else it ends when the export is open.</param>
-    public async Task<long> RunAsync(int form, long at, CutKind kind, bool client, bool wholly)
+    /// <param name="place">Where it stops, in place of <paramref name="at"/>.</param>
+    public async Task<long> RunAsync(int form, long at, CutKind kind, bool client, bool wholly, RecordPlace? place = null)
     {
-        bool stalls = kind == CutKind.Stall && at < long.MaxValue;
+        bool stalls = kind == CutKind.Stall && (at < long.MaxValue || place is not null);
         NbdServer server = stalls && client ? _strict : _server;
         using var listening = new TcpListener(IPAddress.Loopback, 0);
         listening.Start();
@@ -49,7 +50,7 @@ internal sealed class CutWire : IAsyncDisposable
         var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
         await socket.ConnectAsync(listening.LocalEndpoint);
         Socket accepted = await listening.AcceptSocketAsync();
-        await using var stopping = new StoppingStream(client ? socket : accepted, at, kind);
+        await using var stopping = new StoppingStream(client ? socket : accepted, at, kind, place);
         Task<NbdDisconnect> serving = client ? server.ServeAsync(accepted) : server.ServeAsync(stopping);
         NbdClientOptions options = OptionsOf(form, stalls && !client ? CutLimits.Short : CutLimits.Long);
         Task<bool> talking = TalkAsync(

@@ -7,10 +7,10 @@ internal sealed class StoppingPipe : IDuplexPipe
 {
     private readonly Stopper _stopper;
 
-    public StoppingPipe(IDuplexPipe inner, long at, CutKind kind)
+    public StoppingPipe(IDuplexPipe inner, long at, CutKind kind, RecordPlace? place = null)
     {
         Input = inner.Input;
-        _stopper = new Stopper(inner, at, kind);
+        _stopper = new Stopper(inner, at, kind, place);
         Output = PipeWriter.Create(_stopper);
     }
 
@@ -24,9 +24,10 @@ internal sealed class StoppingPipe : IDuplexPipe
     /// <summary>Completes when it has stopped.</summary>
     public Task Stopped => _stopper.Stopped;
 
-    private sealed class Stopper(IDuplexPipe inner, long at, CutKind kind) : Stream
+    private sealed class Stopper(IDuplexPipe inner, long at, CutKind kind, RecordPlace? place) : Stream
     {
         private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        private long _at = at;
 
         public long Sent { get; private set; }
 
@@ -48,13 +49,14 @@ internal sealed class StoppingPipe : IDuplexPipe
 
         public override async ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
         {
-            long here = Math.Clamp(at - Sent, 0, buffer.Length);
+            _at = place?.Find(buffer.Span, Sent) ?? _at;
+            long here = Math.Clamp(_at - Sent, 0, buffer.Length);
             Sent += buffer.Length;
             if (here > 0)
             {
                 await inner.Output.WriteAsync(buffer[..(int)here], cancellationToken);
             }
-            if (Sent < at || !_stopped.TrySetResult() || kind == CutKind.Stall)
+            if (Sent < _at || !_stopped.TrySetResult() || kind == CutKind.Stall)
             {
                 return;
             }

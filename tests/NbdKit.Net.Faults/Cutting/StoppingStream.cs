@@ -6,9 +6,11 @@ namespace NbdKit.Faults.Cutting;
 /// <param name="socket">The socket, which is closed with this.</param>
 /// <param name="at">The bytes that it sends.</param>
 /// <param name="kind">How it stops.</param>
-internal sealed class StoppingStream(Socket socket, long at, CutKind kind) : NetworkStream(socket, ownsSocket: true)
+/// <param name="place">Where it stops, if that is known only when it comes there.</param>
+internal sealed class StoppingStream(Socket socket, long at, CutKind kind, RecordPlace? place = null) : NetworkStream(socket, ownsSocket: true)
 {
     private readonly TaskCompletionSource _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private long _at = at;
 
     /// <summary>The bytes that were sent, or would have been.</summary>
     public long Sent { get; private set; }
@@ -18,13 +20,14 @@ internal sealed class StoppingStream(Socket socket, long at, CutKind kind) : Net
 
     public override async ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
     {
-        int here = (int)Math.Clamp(at - Sent, 0, buffer.Length);
+        _at = place?.Find(buffer.Span, Sent) ?? _at;
+        int here = (int)Math.Clamp(_at - Sent, 0, buffer.Length);
         Sent += buffer.Length;
         if (here > 0)
         {
             await base.WriteAsync(buffer[..here], cancellationToken);
         }
-        if (Sent < at || !_stopped.TrySetResult() || kind == CutKind.Stall)
+        if (Sent < _at || !_stopped.TrySetResult() || kind == CutKind.Stall)
         {
             return;
         }

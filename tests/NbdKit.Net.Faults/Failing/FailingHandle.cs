@@ -1,9 +1,9 @@
 namespace NbdKit.Faults.Failing;
 
-/// <summary>One context of a <see cref="FailingPlugin"/>: 64 KiB of zeroes.</summary>
-internal sealed class FailingHandle(FailingPlugin plugin, FailureSource source, bool sparse) : INbdPluginHandle
+/// <summary>One context of a <see cref="FailingPlugin"/>, on which nothing that is written stays.</summary>
+internal sealed class FailingHandle(FailingPlugin plugin, FailureSource source, byte[] content, bool sparse) : INbdPluginHandle
 {
-    public const int Size = 64 << 10;
+    public const int Size = 256 << 10;
 
     /// <summary>What it can do: everything.</summary>
     public static NbdExportInfo Info(bool sparse) => new()
@@ -31,13 +31,13 @@ internal sealed class FailingHandle(FailingPlugin plugin, FailureSource source, 
 
     public ValueTask ReadAsync(Memory<byte> buffer, long offset, CancellationToken cancellationToken)
     {
-        buffer.Span.Clear();
+        content.AsSpan((int)offset, buffer.Length).CopyTo(buffer.Span);
         return source.PassAsync(Callback.Read);
     }
 
     public ValueTask ReadSparseAsync(Memory<byte> buffer, long offset, ExtentList extents, CancellationToken cancellationToken)
     {
-        buffer.Span.Clear();
+        content.AsSpan((int)offset, buffer.Length).CopyTo(buffer.Span);
         if (source.IsNonsense(Callback.ReadSparse))
         {
             extents.Add(offset, 1, ExtentStatus.Zero);

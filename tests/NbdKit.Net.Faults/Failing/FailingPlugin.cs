@@ -1,7 +1,7 @@
 namespace NbdKit.Faults.Failing;
 
 /// <summary>A plugin, and its handle, one of whose callbacks fails.</summary>
-internal sealed class FailingPlugin(FailureSource source, bool sparse) : INbdPlugin
+internal sealed class FailingPlugin(FailureSource source, byte[] content, bool sparse) : INbdPlugin
 {
     private int _opened;
     private int _closed;
@@ -50,7 +50,7 @@ internal sealed class FailingPlugin(FailureSource source, bool sparse) : INbdPlu
         }
         await source.PassAsync(Callback.Open);
         Interlocked.Increment(ref _opened);
-        return new FailingHandle(this, source, sparse);
+        return new FailingHandle(this, source, content, sparse);
     }
 
     public ValueTask CleanupAsync(CancellationToken cancellationToken) => source.PassAsync(Callback.Cleanup);

@@ -1,4 +1,3 @@
-using System.Text;
 using NbdKit.Tests.Testing;
 using NUnit.Framework;
 
@@ -28,7 +27,7 @@ internal sealed class FailureCase
         _tls = tls;
         _callback = callback;
         _source = new FailureSource(callback, failure, moment);
-        _plugin = new FailingPlugin(_source, callback == Callback.ReadSparse);
+        _plugin = new FailingPlugin(_source, new byte[FailingHandle.Size], callback == Callback.ReadSparse);
         _structured = form == 1;
         _extended = form == 2;
         _server = new NbdServer(NbdBackend.Compose(_plugin), new NbdServerOptions
@@ -184,7 +183,7 @@ internal sealed class FailureCase
     {
         Assert.That(reply.Call, Is.EqualTo(call));
         Assert.That(fails ? _source.Expected : [WireError.Ok], Does.Contain(reply.Error), $"{call}: {reply.Message}");
-        CheckMessage(reply.Message ?? "");
+        FailureSource.CheckMessage(reply.Message ?? "");
     }
 
     private void Check(OptionResult result, bool mayFail)
@@ -192,15 +191,8 @@ internal sealed class FailureCase
         if (!result.IsAck)
         {
             Assert.That(mayFail && !Succeeds, $"{result.Final}: {result.Final.Text}");
-            CheckMessage(result.Final.Text);
+            FailureSource.CheckMessage(result.Final.Text);
         }
-    }
-
-    private static void CheckMessage(string message)
-    {
-        Assert.That(message, Does.Not.Contain(FailureSource.Secret), "what happens inside the host is its own business");
-        Assert.That(message, Does.Not.Contain("   at ").And.Not.Contain("Exception"));
-        Assert.That(Encoding.UTF8.GetByteCount(message), Is.LessThanOrEqualTo(4096));
     }
 
     private async Task<T> Timely<T>(Task<T> task)

@@ -1,4 +1,6 @@
+using System.Text;
 using NbdKit.Tests.Testing;
+using NUnit.Framework;
 
 namespace NbdKit.Faults.Failing;
 
@@ -11,6 +13,7 @@ internal sealed class FailureSource(Callback callback, Failure failure, Moment m
     // Whatever waits for it goes on inside of SetResult: a plugin may do so.
     private readonly TaskCompletionSource _late = new();
     private readonly TaskCompletionSource _entered = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private volatile bool _isOff;
     private int _calls;
 
     public Failure Failure => failure;
@@ -21,6 +24,16 @@ internal sealed class FailureSource(Callback callback, Failure failure, Moment m
     /// <summary>Completes when the callback is called.</summary>
     public Task Entered => _entered.Task;
 
+    /// <summary>Whether what never completes is the first call alone.</summary>
+    public bool HangsOnce { get; init; }
+
+    /// <summary>Whether nothing goes wrong for now.</summary>
+    public bool IsOff
+    {
+        get => _isOff;
+        set => _isOff = value;
+    }
+
     /// <summary>Lets go what is late.</summary>
     public void Release() => _late.TrySetResult();
 
@@ -30,20 +43,28 @@ internal sealed class FailureSource(Callback callback, Failure failure, Moment m
     /// <summary>Fails, if it is the turn of this callback.</summary>
     public ValueTask PassAsync(Callback called)
     {
-        if (called != callback)
+        if (called != callback || IsOff)
         {
             return default;
         }
-        Interlocked.Increment(ref _calls);
+        bool hangs = Interlocked.Increment(ref _calls) == 1 || !HangsOnce;
         _entered.TrySetResult();
         return failure switch
         {
-            Failure.Never => NeverAsync(),
+            Failure.Never => hangs ? NeverAsync() : default,
             Failure.Late => LateAsync(),
             _ when moment == Moment.AtOnce => throw Exception(),
             _ when moment == Moment.AfterAwait => ThrowLaterAsync(),
             _ => new(ElsewhereAsync(source => source.SetException(Exception()))),
         };
+    }
+
+    /// <summary>Fails if a client was told what it should not be.</summary>
+    public static void CheckMessage(string message)
+    {
+        Assert.That(message, Does.Not.Contain(Secret), "what happens inside the host is its own business");
+        Assert.That(message, Does.Not.Contain("   at ").And.Not.Contain("Exception"));
+        Assert.That(Encoding.UTF8.GetByteCount(message), Is.LessThanOrEqualTo(4096));
     }
 
     private static Task ElsewhereAsync(Action<TaskCompletionSource> end)

@@ -1,4 +1,3 @@
-using System.Text;
 using NbdKit.Tests.Testing;
 using NUnit.Framework;
 
@@ -21,18 +20,43 @@ internal sealed class LayeredCase
     private readonly FailingPlugin _plugin;
     private readonly FailingLayer _layer;
     private readonly FakeTimeProvider _time = new();
+    private readonly NbdBackend _chain;
     private readonly NbdServer _server;
     private readonly bool _extended;
+    private readonly bool _tls;
+    private volatile bool _transmits;
 
-    public LayeredCase(Callback callback, Failure failure, Moment moment, bool extended, FailingLayer layer)
+    /// <summary>Prepares a case.</summary>
+    /// <param name="callback">What fails.</param>
+    /// <param name="failure">How.</param>
+    /// <param name="moment">When.</param>
+    /// <param name="extended">Whether headers are extended; else replies are structured.</param>
+    /// <param name="tls">Whether the session is within TLS.</param>
+    /// <param name="layer">What is between.</param>
+    /// <param name="later">Whether nothing fails in the handshake.</param>
+    public LayeredCase(
+        Callback callback, Failure failure, Moment moment, bool extended, bool tls, FailingLayer layer, bool later = false)
     {
         _callback = callback;
-        _source = new FailureSource(callback, failure, moment);
-        _plugin = new FailingPlugin(_source, callback == Callback.ReadSparse);
+        _source = new FailureSource(callback, failure, moment)
+        {
+            HangsOnce = callback is >= Callback.Read and <= Callback.Extents,
+            IsOff = later,
+        };
+        _plugin = new FailingPlugin(_source, layer.Content, callback == Callback.ReadSparse);
         _layer = layer;
         _extended = extended;
-        _server = new NbdServer(NbdBackend.Compose(_plugin, layer.Filters), new NbdServerOptions { TimeProvider = _time });
+        _tls = tls;
+        _chain = NbdBackend.Compose(_plugin, layer.Filters);
+        _server = new NbdServer(_chain, new NbdServerOptions
+        {
+            TimeProvider = _time,
+            Tls = tls ? new NbdServerTls(TestCertificates.Server) { IsRequired = false } : null,
+        });
     }
+
+    /// <summary>Whether a request was held by a call that never completes, and others of the connection were served meanwhile.</summary>
+    public bool GoesOn { get; private set; }
 
     private bool Hangs => _source.Failure == Failure.Never;
 
@@ -54,11 +78,20 @@ internal sealed class LayeredCase
         var pipes = new PipePair();
         await using var client = new WireClient(pipes.Client, _server.ServeAsync(pipes.Server));
         Task talking = TalkAsync(client, answers, right);
-        // What hangs holds whatever the filter lets wait for it: then the server has to end with the client in the middle of it.
-        await (Hangs ? Task.WhenAny(talking, _source.Entered) : Ending(talking));
+        // A handshake that hangs, hangs as a whole: then the server has to end with the client in the middle of it.
+        await (Hangs ? Task.WhenAny(talking, _source.Entered).Soon() : Ending(talking));
+        if (_transmits)
+        {
+            await talking.Soon();
+        }
         if (talking.IsCompleted)
         {
             await talking;
+        }
+        if (_tls && talking.IsCompleted && !_transmits)
+        {
+            // The end within TLS is not that of the connection.
+            await client.FinishAsync();
         }
         await StopAsync();
         _ = talking.ContinueWith(static task => task.Exception, TaskScheduler.Default);
@@ -79,29 +112,42 @@ internal sealed class LayeredCase
             return;
         }
         await client.GreetAsync();
+        if (_tls)
+        {
+            client = await client.StartTlsAsync();
+        }
         await (_extended ? client.ExtendedAsync() : client.StructuredAsync());
-        CheckMessage((await client.SetMetaAsync("", "base:allocation")).Final.Text);
+        FailureSource.CheckMessage((await client.SetMetaAsync("", "base:allocation")).Final.Text);
         OptionResult gone = await client.TryGoAsync();
         if (!gone.IsAck)
         {
-            CheckMessage(gone.Final.Text);
+            FailureSource.CheckMessage(gone.Final.Text);
             await client.ExpectHagglingAsync();
             await client.FinishAsync();
             return;
         }
+        _transmits = true;
+        if (_source.IsOff && !_layer.HoldsReads)
+        {
+            // What is needed everywhere, such as the first table of an image, may be read once and waited for by all.
+            WireCall first = await SendAsync(client, Cmd.Read, Elsewhere(client));
+            Assert.That((await client.ReadReplyAsync()).Call, Is.EqualTo(first));
+        }
+        _source.IsOff = false;
         for (int i = 0; i < Commands.Length; i++)
         {
             (Callback callback, ushort command) = Commands[i];
             int calls = _source.Calls;
-            WireCall call = await client.SendRequestAsync(
-                command,
-                0,
-                command == Cmd.Flush ? 0u : command == Cmd.Read ? 4096u : 512u,
-                _extended && command == Cmd.Write ? CmdFlag.PayloadLength : CmdFlag.None,
-                command == Cmd.Write ? new byte[512] : null);
-            WireReply reply = await client.ReadReplyAsync();
+            WireCall call = await SendAsync(client, command, 0);
+            Task<WireReply> replying = client.ReadReplyAsync();
+            if (Hangs && await Task.WhenAny(replying, _source.Entered) != replying)
+            {
+                await GoOnAsync(client, call, replying);
+                return;
+            }
+            WireReply reply = await replying;
             Assert.That(reply.Call, Is.EqualTo(call));
-            CheckMessage(reply.Message);
+            FailureSource.CheckMessage(reply.Message);
             if (reply.Error != WireError.Ok)
             {
                 Assert.That(WireError.Legal, Does.Contain(reply.Error), $"{call}");
@@ -119,15 +165,41 @@ internal sealed class LayeredCase
         await client.ExpectCallAsync(WireError.Inval, 99);
     }
 
+    /// <summary>A call hangs, for a request or for the filter itself: what the client asks for elsewhere is answered.</summary>
+    private async Task GoOnAsync(WireClient client, WireCall held, Task<WireReply> replying)
+    {
+        ulong elsewhere = Elsewhere(client);
+        var open = new HashSet<WireCall> { await SendAsync(client, Cmd.Write, elsewhere), await SendAsync(client, 99, 0) };
+        if (!_layer.HoldsReads)
+        {
+            open.Add(await SendAsync(client, Cmd.Read, elsewhere));
+        }
+        bool isHeld = true;
+        // A chain that takes one request at a time has to wait for that one.
+        while (open.Count > 0 && _chain.ThreadModel == ThreadModel.Parallel)
+        {
+            WireReply reply = await replying;
+            isHeld &= reply.Call != held;
+            Assert.That(open.Remove(reply.Call) || reply.Call == held, $"a reply to {reply.Call}");
+            Assert.That(WireError.Legal.Prepend(WireError.Ok), Does.Contain(reply.Error), $"{reply.Call}");
+            replying = client.ReadReplyAsync();
+        }
+        GoesOn = isHeld && open.Count == 0;
+        // It ends with the server.
+        _ = replying.ContinueWith(static task => task.Exception, TaskScheduler.Default);
+    }
+
+    private static ulong Elsewhere(WireClient client) => Math.Max(512, client.Size & ~4095ul) - 512;
+
+    private Task<WireCall> SendAsync(WireClient client, ushort command, ulong offset) => client.SendRequestAsync(
+        command,
+        offset,
+        command is Cmd.Flush or 99 ? 0u : command == Cmd.Read && offset == 0 ? 4096u : 512u,
+        _extended && command == Cmd.Write ? CmdFlag.PayloadLength : CmdFlag.None,
+        command == Cmd.Write ? new byte[512] : null);
+
     // What a filter reads or asks for on its own account may fail and not matter.
     private static bool IsAdvice(Callback callback) => callback is Callback.Cache or Callback.Extents or Callback.Read;
-
-    private static void CheckMessage(string message)
-    {
-        Assert.That(message, Does.Not.Contain(FailureSource.Secret), "what happens inside the host is its own business");
-        Assert.That(message, Does.Not.Contain("   at ").And.Not.Contain("Exception"));
-        Assert.That(Encoding.UTF8.GetByteCount(message), Is.LessThanOrEqualTo(4096));
-    }
 
     private Task Ending(Task task)
     {

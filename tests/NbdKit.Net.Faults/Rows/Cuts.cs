@@ -18,6 +18,9 @@ internal sealed class Cuts : Fault
     // What a client sends last in a session without requests, with some bytes by which signatures differ in length.
     private const int ClientTail = 200;
 
+    // Of NBD and of TLS.
+    private const int Goodbyes = 2;
+
     private const int StallsAtOnce = 100;
     private const int WiresAtOnce = 24;
 
@@ -34,8 +37,9 @@ internal sealed class Cuts : Fault
         int tls = await CutTlsAsync(run.Choose(TlsStep, 1), run.Random().Next(TlsStep));
         (int sockets, string bystander) = await CutSocketsAsync(run);
         (int wires, int tlsWires) = await CutWiresAsync(run);
-        return $"{servers} of the server, {clients} of the client, {tls} with TLS, in memory; {sockets} of the server, {wires} of the client, "
-            + $"{tlsWires} with TLS, over TCP; {bystander}";
+        (int records, int wireRecords) = await StallRecordsAsync(run);
+        return $"{servers} of the server, {clients} of the client, {tls} with TLS, {records} stalls within a record, in memory; "
+            + $"{sockets} of the server, {wires} of the client, {tlsWires} with TLS, {wireRecords} stalls within a record, over TCP; {bystander}";
     }
 
     private static async Task<int> CutServersAsync()
@@ -142,6 +146,40 @@ internal sealed class Cuts : Fault
         await wire.EndAsync();
         int withTls = chosen.Count(cut => cut.Form == CutWire.Tls);
         return (chosen.Count - withTls, withTls);
+    }
+
+    /// <summary>Clients that stop within a record, of the handshake's end, of an option or of a request: each is cut off at its deadline.</summary>
+    private static async Task<(int Memory, int Tcp)> StallRecordsAsync(FaultRun run)
+    {
+        await using var tls = new CutTls();
+        (int Record, int Within)[] places = await RecordsAsync(place => tls.RunAsync(long.MaxValue, CutKind.Stall, client: true, wholly: true, place));
+        run.Random(3).Shuffle(places);
+        int count = (int)Math.Min(places.Length, run.Size(150, places.Length));
+        foreach ((int record, int within) in places[..count])
+        {
+            await Name($"TLS, record {record}, byte {within}", tls.RunAsync(
+                long.MaxValue, CutKind.Stall, client: true, wholly: true, new RecordPlace(record, within)));
+        }
+        await using CutWire wire = await CutWire.StartAsync();
+        (int Record, int Within)[] onWire = await RecordsAsync(place => wire.RunAsync(
+            CutWire.Tls, long.MaxValue, CutKind.Finish, client: true, wholly: true, place));
+        run.Random(4).Shuffle(onWire);
+        int wired = (int)Math.Min(onWire.Length, run.Size(40, onWire.Length));
+        await AtOnceAsync(onWire[..wired], WiresAtOnce, async place => await Name($"TCP, TLS, record {place.Record}, byte {place.Within}", wire.RunAsync(
+            CutWire.Tls, long.MaxValue, CutKind.Stall, client: true, wholly: true, new RecordPlace(place.Record, place.Within))));
+        await wire.EndAsync();
+        return (count, wired);
+    }
+
+    /// <summary>
+    /// All places within the records of a session that is not cut but of the goodbyes, behind which a client waits for nothing. At
+    /// the end of a record it may be idle.
+    /// </summary>
+    private static async Task<(int Record, int Within)[]> RecordsAsync(Func<RecordPlace, Task> run)
+    {
+        var place = new RecordPlace(-1, 0);
+        await run(place);
+        return [.. place.Lengths.SkipLast(Goodbyes).SelectMany((length, record) => Enumerable.Range(1, length - 1).Select(within => (record, within)))];
     }
 
     private static async Task<IEnumerable<(int Form, long At, CutKind Kind, bool Client)>> PlacesAsync(CutWire wire, int form, bool client)

@@ -1,17 +1,19 @@
 using NbdKit.Faults.Hostile;
 using NbdKit.Filters;
 using NbdKit.Plugins;
+using NbdKit.Tests.Faults;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Faults.Rows;
 
-/// <summary>8 connections write and read the same 64 blocks of each disk that says it may be used so.</summary>
+/// <summary>
+/// 8 connections write, read and flush the same 64 blocks of each disk that says it may be used so, and the power is cut under those
+/// that outlive it.
+/// </summary>
 internal sealed class SharedDisk : Fault
 {
     private const int Connections = 8;
     private const int WorkersEach = 4;
-    private const int Blocks = 64;
-    private const int MostBlocks = 8;
     private const long Size = 1 << 20;
 
     public override string Id => "F17";
@@ -22,29 +24,38 @@ internal sealed class SharedDisk : Fault
     {
         long operations = run.Size(1_000_000, 100_000_000);
         using var folder = new ScratchDirectory();
-        (string Name, NbdBackend Chain)[] chains =
+        string disk = folder.WriteHole("disk", Size);
+        string cached = folder.WriteHole("cached", Size);
+        PowercutPlugin bare = Powercut();
+        PowercutPlugin behindCache = Powercut();
+        (string Name, NbdBackend Chain, Func<int, Memory<byte>, ValueTask>? Cut)[] chains =
         [
-            ("memory", NbdBackend.Compose(new MemoryPlugin { Size = Size })),
-            ("file", NbdBackend.Compose(new FilePlugin { Path = folder.WriteHole("disk", Size) })),
-            ("cow of memory", NbdBackend.Compose(new MemoryPlugin { Size = Size }, [new CowFilter()])),
-            ("cache of a file", NbdBackend.Compose(new FilePlugin { Path = folder.WriteHole("cached", Size) }, [new CacheFilter()])),
-            ("blocksize of memory", NbdBackend.Compose(new MemoryPlugin { Size = Size }, [new BlockSizeFilter { MinBlock = 4096 }])),
+            ("memory", Memory(), null),
+            ("file", NbdBackend.Compose(new FilePlugin { Path = disk }), (_, image) => ReadFileAsync(disk, image)),
+            ("cow of memory", Memory(new CowFilter()), null),
+            ("cache of a file", NbdBackend.Compose(new FilePlugin { Path = cached }, [new CacheFilter()]), (_, image) => ReadFileAsync(cached, image)),
+            ("blocksize of memory", Memory(new BlockSizeFilter { MinBlock = 4096 }), null),
+            ("mirror of memory", NbdBackend.Compose(new MirrorPlugin { Chains = [Memory(), Memory()] }), null),
+            ("powercut", NbdBackend.Compose(bare), (seed, image) => CutAsync(bare, seed, image)),
+            ("cache of powercut", NbdBackend.Compose(behindCache, [new CacheFilter()]), (seed, image) => CutAsync(behindCache, seed, image)),
         ];
         var said = new List<string>();
-        foreach ((string name, NbdBackend chain) in chains)
+        foreach ((string name, NbdBackend chain, Func<int, Memory<byte>, ValueTask>? cut) in chains)
         {
             long each = operations / chains.Length;
             bool shared = true;
             for (long done = 0; done < each && shared; done += 1_000_000)
             {
-                shared = await StressAsync(name, chain, (int)Math.Min(1_000_000, each - done), run.Random(said.Count + (int)(done % 1_000_003)));
+                shared = await StressAsync(
+                    name, chain, cut, (int)Math.Min(1_000_000, each - done), run.Random(said.Count + (int)(done % 1_000_003)));
             }
             said.Add(shared ? name : $"({name} does not say so)");
         }
-        return $"{operations} operations on {Blocks} blocks of {string.Join(", ", said)}: all as one disk";
+        return $"{operations} operations on the same blocks of {string.Join(", ", said)}: all as one disk";
     }
 
-    private static async Task<bool> StressAsync(string name, NbdBackend chain, int operations, Random random)
+    private static async Task<bool> StressAsync(
+        string name, NbdBackend chain, Func<int, Memory<byte>, ValueTask>? cut, int operations, Random random)
     {
         await using FaultServer server = await FaultServer.StartAsync(chain, new NbdServerOptions());
         NbdClient[] clients = await Task.WhenAll(Enumerable.Range(0, Connections).Select(i => server.ConnectAsync()));
@@ -55,15 +66,16 @@ internal sealed class SharedDisk : Fault
                 return false;
             }
             await clients[0].ZeroAsync(0, Size);
-            var history = new BlockHistory(Blocks + MostBlocks, operations);
+            await clients[0].FlushAsync();
+            var work = new SharedDiskWork(new BlockHistory(SharedDiskWork.Blocks, operations), cut);
             int each = operations / (Connections * WorkersEach);
             await Task.WhenAll(clients.SelectMany(client => Enumerable.Range(0, WorkersEach).Select(
                 _ =>
                 {
                     int seed = random.Next();
-                    return Task.Run(() => WorkAsync(client, history, each, new Random(seed)));
+                    return Task.Run(() => work.RunAsync([client], each, new Random(seed)));
                 })));
-            await clients[0].FlushAsync();
+            await work.EndAsync(clients, random);
         }
         catch (InvalidOperationException e)
         {
@@ -80,32 +92,20 @@ internal sealed class SharedDisk : Fault
         return true;
     }
 
-    private static async Task WorkAsync(NbdClient client, BlockHistory history, int operations, Random random)
+    private static NbdBackend Memory(params IReadOnlyList<INbdFilter> filters) => NbdBackend.Compose(new MemoryPlugin { Size = Size }, filters);
+
+    private static PowercutPlugin Powercut() => new() { Chain = Memory() };
+
+    /// <summary>What is in the file is what outlives the process, though not the machine.</summary>
+    private static async ValueTask ReadFileAsync(string path, Memory<byte> image)
     {
-        byte[] buffer = new byte[MostBlocks * BlockHistory.BlockSize];
-        long[] floors = new long[MostBlocks];
-        for (int i = 0; i < operations; i++)
-        {
-            int block = random.Next(Blocks);
-            int count = 1 + random.Next(MostBlocks);
-            long offset = (long)block * BlockHistory.BlockSize;
-            Memory<byte> part = buffer.AsMemory(0, count * BlockHistory.BlockSize);
-            switch (random.Next(64))
-            {
-                case 0:
-                    await client.FlushAsync();
-                    break;
-                case < 32:
-                    int write = history.Begin(block, part.Span);
-                    await client.WriteAsync(part, offset, i % 100 == 0 && client.Info.CanFua != Support.None ? RequestFlags.Fua : RequestFlags.None);
-                    history.End(write);
-                    break;
-                default:
-                    history.Look(block, floors.AsSpan(0, count));
-                    await client.ReadAsync(part, offset);
-                    history.Check(block, part.Span, floors.AsSpan(0, count));
-                    break;
-            }
-        }
+        using FileStream file = File.Open(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+        await file.ReadExactlyAsync(image);
+    }
+
+    private static async ValueTask CutAsync(PowercutPlugin disk, int seed, Memory<byte> buffer)
+    {
+        await using PowercutImage image = await disk.CutAsync(seed);
+        await image.ReadAsync(buffer, 0);
     }
 }

@@ -48,6 +48,34 @@ public class CacheFilterSharingTests
     }
 
     [Test]
+    public async Task A_flush_writes_the_only_changed_block_while_others_read_it()
+    {
+        var disk = new ModelPlugin(_before) { RecordsCalls = false };
+        await using NbdBackend chain = NbdBackend.Compose(disk, Filter());
+        await using NextContext writer = await chain.OpenAsync();
+        await using NextContext reader = await chain.OpenAsync();
+        using var done = new CancellationTokenSource();
+        Task reading = Task.Run(async () =>
+        {
+            while (!done.IsCancellationRequested)
+            {
+                await Read(reader, 0, 10);
+            }
+        });
+        int missed = 0;
+        for (int i = 0; i < 20_000; i++)
+        {
+            byte[] data = Filled(10, (byte)i);
+            await writer.WriteAsync(data, 0, RequestFlags.None, default);
+            await writer.FlushAsync(default);
+            missed += disk.Stable.AsSpan(0, 10).SequenceEqual(data) ? 0 : 1;
+        }
+        await done.CancelAsync();
+        await reading;
+        Assert.That(missed, Is.Zero, "flushes that were answered and wrote nothing");
+    }
+
+    [Test]
     public async Task The_last_connection_that_can_write_writes_everything_back()
     {
         await using NbdBackend chain = Compose();

@@ -3,6 +3,7 @@ using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
 using NbdKit.Server;
 using NbdKit.Tests.Testing;
+using NbdKit.Transports;
 
 namespace NbdKit.Tests.Server;
 

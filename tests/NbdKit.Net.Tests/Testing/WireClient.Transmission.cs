@@ -3,6 +3,7 @@ namespace NbdKit.Tests.Testing;
 // Requests and replies.
 internal sealed partial class WireClient
 {
+    // Locked by itself: a test may send while it waits for a reply.
     private readonly Dictionary<ulong, Queue<WireCall>> _sent = [];
     private readonly Dictionary<ulong, List<WireChunk>> _partial = [];
     private ulong _lastCookie;
@@ -26,11 +27,14 @@ internal sealed partial class WireClient
         IReadOnlyList<uint>? contexts = null)
     {
         var call = new WireCall(command, cookie ?? ++_lastCookie, offset, length, flags) { Contexts = contexts };
-        if (!_sent.TryGetValue(call.Cookie, out Queue<WireCall>? calls))
+        lock (_sent)
         {
-            _sent.Add(call.Cookie, calls = new Queue<WireCall>());
+            if (!_sent.TryGetValue(call.Cookie, out Queue<WireCall>? calls))
+            {
+                _sent.Add(call.Cookie, calls = new Queue<WireCall>());
+            }
+            calls.Enqueue(call);
         }
-        calls.Enqueue(call);
         return call;
     }
 
@@ -136,8 +140,7 @@ internal sealed partial class WireClient
     {
         byte[] header = await ReadAsync(28);
         ulong cookie = U64(header.AsSpan(4));
-        Assert.That(_sent.ContainsKey(cookie), $"a chunk with the cookie {cookie:x} that waits for no reply");
-        Assert.That(U64(header.AsSpan(12)), Is.EqualTo(_sent[cookie].Peek().Offset), "the offset of the request");
+        Assert.That(U64(header.AsSpan(12)), Is.EqualTo(Waiting(cookie).Offset), "the offset of the request");
         ulong length = U64(header.AsSpan(20));
         Assert.That(length, Is.LessThanOrEqualTo(uint.MaxValue));
         return await ReadPayloadAsync(U16(header.AsSpan(2)), U16(header), cookie, (uint)length);
@@ -146,7 +149,7 @@ internal sealed partial class WireClient
     private async Task<WireReply?> ReadPayloadAsync(ushort type, ushort flags, ulong cookie, uint length)
     {
         Assert.That(flags & ~1, Is.Zero, "an unknown chunk flag");
-        Assert.That(_sent.ContainsKey(cookie), $"a chunk with the cookie {cookie:x} that waits for no reply");
+        Waiting(cookie);
         Assert.That(length, Is.LessThanOrEqualTo((32 << 20) + 8), "a chunk is longer than the largest payload");
         var chunk = new WireChunk(type, (flags & 1) != 0, await ReadAsync((int)length));
         if (!_partial.TryGetValue(cookie, out List<WireChunk>? chunks))
@@ -164,12 +167,26 @@ internal sealed partial class WireClient
 
     private WireCall Take(ulong cookie)
     {
-        Assert.That(_sent.TryGetValue(cookie, out Queue<WireCall>? calls), $"no request waits with the cookie {cookie:x}");
-        WireCall call = calls!.Dequeue();
-        if (calls.Count == 0)
+        lock (_sent)
         {
-            _sent.Remove(cookie);
+            WireCall call = Waiting(cookie);
+            Queue<WireCall> calls = _sent[cookie];
+            calls.Dequeue();
+            if (calls.Count == 0)
+            {
+                _sent.Remove(cookie);
+            }
+            return call;
         }
-        return call;
+    }
+
+    /// <summary>The request that a cookie in a reply is of.</summary>
+    private WireCall Waiting(ulong cookie)
+    {
+        lock (_sent)
+        {
+            Assert.That(_sent.TryGetValue(cookie, out Queue<WireCall>? calls), $"no request waits with the cookie {cookie:x}");
+            return calls!.Peek();
+        }
     }
 }

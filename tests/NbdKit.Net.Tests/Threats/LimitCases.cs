@@ -125,6 +125,16 @@ internal static class LimitCases
             await client.SendAsync(WireBytes.Request(Cmd.Write, 1, 0, 4096).AsMemory(0, 20));
             await s.TimesOutAsync(client);
         }),
+        new("StallTimeout inside a record of TLS", "the client stopped inside a message", async s =>
+        {
+            WireClient client = await s.Server.HaggleAsync();
+            await (await client.StartTlsAsync()).GoAsync();
+            await client.SendAsync(new byte[] { 23, 3, 3, 0, 64, 1, 2, 3 });
+            await s.TimesOutAsync(client);
+        })
+        {
+            Options = options => options with { Tls = new NbdServerTls(TestCertificates.Server) { IsRequired = false } },
+        },
         new("StallTimeout of a receiver", "the client does not take its replies", async s =>
         {
             WireClient client = s.Server.Connect(new PipePair(serverOutputLimit: 4096));

@@ -11,7 +11,6 @@ internal sealed partial class CacheIndex
     private readonly Stack<int> _unusable = new();
     private CacheSlot[] _entries = [];
     private int _slotsEver;
-    private int _changedCount;
 
     private int NewSlot()
     {
@@ -59,7 +58,7 @@ internal sealed partial class CacheIndex
             _entries[list.Newest].Newer = slot;
         }
         list.Newest = slot;
-        Count(list, 1);
+        list.Count++;
     }
 
     private void Unlink(int slot)
@@ -82,12 +81,6 @@ internal sealed partial class CacheIndex
         {
             _entries[entry.Newer].Older = entry.Older;
         }
-        Count(list, -1);
-    }
-
-    private void Count(SlotList list, int change)
-    {
-        list.Count += change;
-        Volatile.Write(ref _changedCount, _changed.Count);
+        list.Count--;
     }
 }

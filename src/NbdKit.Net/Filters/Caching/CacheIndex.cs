@@ -42,7 +42,17 @@ internal sealed partial class CacheIndex
     public int Used => _used;
 
     /// <summary>The number of blocks that are to be written to the layer below.</summary>
-    public int Changed => Volatile.Read(ref _changedCount);
+    public int Changed
+    {
+        get
+        {
+            // Who uses a block takes it off its list for a moment.
+            lock (_lock)
+            {
+                return _changed.Count;
+            }
+        }
+    }
 
     /// <summary>The state of a block, and where the blocks of that state end.</summary>
     public BlockState Run(long first, long limit, out long end) => _map.Run(first, limit, out end);

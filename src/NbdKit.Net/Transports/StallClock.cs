@@ -1,4 +1,4 @@
-namespace NbdKit.Server;
+namespace NbdKit.Transports;
 
 /// <summary>
 /// Since when a connection waits for its client in the middle of something. Written by the connection, read by the server's
