@@ -13,7 +13,8 @@ internal static class LogText
     {
         for (Exception? e = exception; e is not null; e = e.InnerException)
         {
-            if (Message(e) != e.Message)
+            string? text = Raw(e);
+            if (text is null || Clean(text, MaximumMessage) != text)
             {
                 return null;
             }
@@ -21,8 +22,8 @@ internal static class LogText
         return exception;
     }
 
-    /// <summary>The message of an exception.</summary>
-    public static string Message(Exception exception) => Clean(exception.Message, MaximumMessage);
+    /// <summary>The message of an exception, or its type if it has none to tell.</summary>
+    public static string Message(Exception exception) => Clean(Raw(exception) ?? exception.GetType().Name, MaximumMessage);
 
     public static string Clean(string text, int maximumLength = MaximumLength)
     {
@@ -43,5 +44,18 @@ internal static class LogText
             builder.Append(safe ? rune.ToString() : $"\\u{{{rune.Value:x}}}");
         }
         return builder.ToString();
+    }
+
+    // A property of somebody else's, which fails like any other.
+    private static string? Raw(Exception exception)
+    {
+        try
+        {
+            return exception.Message;
+        }
+        catch (Exception)
+        {
+            return null;
+        }
     }
 }

@@ -158,7 +158,7 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         if (failure is not null)
         {
             reply.Release(_transmission.Payloads);
-            reply = _transmission.FaultReply(_header, _transmission.Report(_header, failure));
+            reply = _transmission.FailureReply(_header, failure);
         }
         else if (!_replies)
         {

@@ -34,6 +34,37 @@ public sealed class NoMemoryTests
         Assert.That(client.Output[^33..^1], Is.EqualTo(expected));
     }
 
+    [Test]
+    [Property("Threat", "N17")]
+    public async Task A_failure_for_which_there_is_no_reply_ends_the_connection_and_nothing_else()
+    {
+        var gate = new Gate();
+        var calls = new CallRecorder();
+        var plugin = new RecordingPlugin(calls);
+        plugin.Script.OnCall = async (call, _) =>
+        {
+            if (call.Callback == "read")
+            {
+                await gate.PassAsync();
+                throw new InvalidOperationException("the defect");
+            }
+        };
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        await chain.StartAsync();
+        var slabs = new ScarceSlabs();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { }) { Slabs = slabs };
+        var client = new ScriptedTransport();
+        client.Feed(ScriptedTransport.Handshake()).Request(Cmd.Read, 0, 512);
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        await gate.ArrivedAsync();
+
+        slabs.IsEmpty = true;
+        gate.Open();
+
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.Faulted));
+        calls.AssertBalanced();
+    }
+
     /// <summary>Sends what it was told to, of which gigabytes of zeroes cost nothing, and then no more.</summary>
     private sealed class ReplayedClient : Transport
     {
