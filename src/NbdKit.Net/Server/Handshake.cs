@@ -33,10 +33,10 @@ internal sealed partial class Handshake
     private bool _noZeroes;
     private ReplyForm _form;
     private bool _listed;
-    private int _optionsLeft;
-    private int _opensLeft;
-    private int _metaOpensLeft;
-    private int _queriesLeft;
+    private long _optionsLeft;
+    private long _opensLeft;
+    private long _metaOpensLeft;
+    private long _queriesLeft;
     private long _sent;
     private byte[]? _rented;
 
@@ -49,7 +49,7 @@ internal sealed partial class Handshake
         _optionsLeft = _options.MaxOptions;
         _opensLeft = _options.MaxOpensInHandshake;
         _metaOpensLeft = _options.MaxOpensInHandshake;
-        _queriesLeft = (int)Math.Min(int.MaxValue, (long)_options.MaxMetaQueries * LargestQueries);
+        _queriesLeft = (long)_options.MaxMetaQueries * LargestQueries;
     }
 
     /// <summary>Negotiates until the client enters transmission; null if it left in good order.</summary>
@@ -59,7 +59,7 @@ internal sealed partial class Handshake
         {
             return await NegotiateAsync().ConfigureAwait(false);
         }
-        catch (ConnectionEndedException e) when (e.Reason is NbdDisconnectReason.LimitExceeded or NbdDisconnectReason.ProtocolViolation)
+        catch (ConnectionEndedException e) when (e.InnerException is null)
         {
             await SendLastAsync().ConfigureAwait(false);
             throw;
@@ -129,7 +129,7 @@ internal sealed partial class Handshake
             : throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client asked for too many replies to options");
     }
 
-    /// <summary>Sends what was answered before the client went too far, unless it is that which is too much.</summary>
+    /// <summary>Sends what was answered before the end, unless it is that which is too much.</summary>
     private async ValueTask SendLastAsync()
     {
         if (_sent > _options.MaxHandshakeReplyBytes)
@@ -195,7 +195,7 @@ internal sealed partial class Handshake
         }
         _input.Advance(OptionHeader.Size);
         Log.OptionReceived(_connection.Server.Logger, _connection.Public.Id, option.Type, option.Length);
-        _optionsLeft -= 1 + (int)(Math.Min(option.Length, (long)_options.MaxOptionPayload * SkipFactor) / PayloadOfAnOption);
+        _optionsLeft -= 1 + (Math.Min(option.Length, (long)_options.MaxOptionPayload * SkipFactor) / PayloadOfAnOption);
         if (_optionsLeft < 0 && option.Type is not (OptionType.Abort or OptionType.ExportName))
         {
             throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client sent too many options");

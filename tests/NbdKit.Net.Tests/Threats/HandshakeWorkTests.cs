@@ -90,4 +90,30 @@ public sealed class HandshakeWorkTests : WireTest
         }
         await client.ExpectGoneAsync(NbdDisconnectReason.LimitExceeded);
     }
+
+    [Test, Property("Threat", "P04")]
+    public async Task What_was_answered_before_an_export_was_refused_is_sent()
+    {
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions { Tls = new NbdServerTls(TestCertificates.Server) });
+        WireClient client = await server.HaggleAsync();
+        await client.SendAsync(WireBytes.Option(Opt.StructuredReply, []).Concat(WireBytes.Option(Opt.ExportName, [])).ToArray());
+        Assert.That((await client.ReadOptionResultAsync(Opt.StructuredReply)).Type, Is.EqualTo(Rep.TlsRequired));
+        await client.ExpectGoneAsync(NbdDisconnectReason.TlsRequired);
+    }
+
+    [Test, Property("Threat", "P05")]
+    public async Task What_is_not_limited_is_not_limited_after_a_list_either()
+    {
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions
+        {
+            MaxOptions = int.MaxValue,
+            MaxOpensInHandshake = int.MaxValue,
+            MaxMetaQueries = int.MaxValue,
+        });
+        WireClient client = await server.HaggleAsync();
+        Assert.That((await client.OptAsync(Opt.List)).IsAck);
+        Assert.That((await client.ListMetaAsync("", "base:")).IsAck);
+        Assert.That((await client.InfoAsync()).IsAck);
+        await client.GoAsync();
+    }
 }
