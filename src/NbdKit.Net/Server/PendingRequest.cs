@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
 using NbdKit.Protocol;
 
@@ -8,7 +9,7 @@ namespace NbdKit.Server;
 /// A request that did not complete on the receiving loop, or that was never meant to. Pooled; owns the memory of its payload
 /// and of its reply until it ends.
 /// </summary>
-internal sealed class PendingRequest : IThreadPoolWorkItem
+internal sealed class PendingRequest : IThreadPoolWorkItem, IResettable
 {
     private readonly Action _continue;
     private Transmission _transmission = null!;
@@ -118,6 +119,13 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         {
             _awaiter.UnsafeOnCompleted(_continue);
         }
+    }
+
+    /// <summary>In the pool it must not keep alive what its client had open.</summary>
+    public bool TryReset()
+    {
+        _transmission = null!;
+        return true;
     }
 
     private async ValueTask BlockStatusAsync()
