@@ -22,8 +22,8 @@ internal class SlabPool : IPooledObjectPolicy<Slab>
     /// <exception cref="OutOfMemoryException">There is none, and no memory for one.</exception>
     public Slab Rent()
     {
-        Interlocked.Increment(ref _inUse);
         Slab slab = _pool.Get();
+        Interlocked.Increment(ref _inUse);
         slab.Hold();
         return slab;
     }

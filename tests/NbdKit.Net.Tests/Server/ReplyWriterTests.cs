@@ -207,6 +207,7 @@ public sealed class ReplyWriterTests
         byte[] sent = _transport.TakeOutput();
         Assert.That(sent, Has.Length.EqualTo(Slab.Size + 1));
         Assert.That((sent.AsSpan(0, Slab.Size).IndexOfAnyExcept((byte)1), sent[^1]), Is.EqualTo((-1, 2)));
+        Assert.That(_pool.InUse, Is.Zero);
         AssertAllGivenBack();
     }
 
@@ -224,6 +225,7 @@ public sealed class ReplyWriterTests
         Assert.That(_transport.TakeOutput()[^1], Is.EqualTo(2));
         _writer.Close();
         await sending.Soon();
+        Assert.That(_pool.InUse, Is.Zero);
         AssertAllGivenBack();
     }
 
@@ -237,6 +239,7 @@ public sealed class ReplyWriterTests
         Assert.That(async () => await _writer.RunAsync(CancellationToken.None).Soon(), Throws.InstanceOf<OutOfMemoryException>());
         _pool.IsEmpty = false;
         _writer.Close();
+        Assert.That(_pool.InUse, Is.Zero);
         AssertAllGivenBack();
     }
 
