@@ -1,4 +1,5 @@
 using NbdKit.Filters;
+using NbdKit.Plugins;
 using NbdKit.Server;
 using NbdKit.Tests.Testing;
 using NbdKit.Transports;
@@ -63,6 +64,26 @@ public sealed class NoMemoryTests
 
         Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.Faulted));
         calls.AssertBalanced();
+    }
+
+    [Test]
+    [Property("Threat", "N17")]
+    public async Task A_large_read_needs_no_block_for_its_header()
+    {
+        await using NbdBackend chain = NbdBackend.Compose(new MemoryPlugin { Size = 1 << 20 });
+        await chain.StartAsync();
+        var slabs = new ScarceSlabs();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { }) { Slabs = slabs };
+        var client = new ScriptedTransport();
+        client.Feed(ScriptedTransport.Handshake(name: ""));
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        client.TakeOutput();
+        slabs.IsEmpty = true;
+
+        client.Request(Cmd.Read, 0, 128 << 10).Request(Cmd.Disc);
+
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.ClientDone));
+        Assert.That(client.TakeOutput(), Has.Length.EqualTo(16 + (128 << 10)));
     }
 
     /// <summary>Sends what it was told to, of which gigabytes of zeroes cost nothing, and then no more.</summary>
