@@ -120,9 +120,13 @@ internal sealed partial class Handshake
             && OptionHeader.TryRead(_input.Buffered.Span, out OptionHeader next)
             && next.Length <= _input.Count - OptionHeader.Size;
 
-    /// <summary>Sends the replies that are ready, as long as the client has not caused too many.</summary>
+    /// <summary>
+    /// Sends the replies that are ready, as long as the client has not caused too many. It may take as long as the client likes, or the
+    /// layers that are asked next: the payload of the option has been read by now.
+    /// </summary>
     private ValueTask SendAsync()
     {
+        _input.Rest();
         _sent += _replies.Pending;
         return _sent <= _options.MaxHandshakeReplyBytes
             ? _replies.SendAsync(_connection.Aborted)
@@ -203,7 +207,7 @@ internal sealed partial class Handshake
         return option;
     }
 
-    /// <summary>The payload of an option, valid until the next one is read.</summary>
+    /// <summary>The payload of an option, valid until something is sent, or the next one is read.</summary>
     private async ValueTask<ReadOnlyMemory<byte>> ReadPayloadAsync(int length)
     {
         if (_input.Count >= length)

@@ -1,3 +1,4 @@
+using NbdKit.Server;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Threats;
@@ -115,5 +116,22 @@ public sealed class HandshakeWorkTests : WireTest
         Assert.That((await client.ListMetaAsync("", "base:")).IsAck);
         Assert.That((await client.InfoAsync()).IsAck);
         await client.GoAsync();
+    }
+
+    [Test, Property("Threat", "nbdkit-option-memory")]
+    public async Task A_client_for_whom_an_export_is_opened_holds_no_block_to_receive_into()
+    {
+        var gate = new Gate();
+        await using NbdBackend chain = NbdBackend.Compose(new TestPlugin { OnOpen = (_, _) => gate.PassAsync() });
+        await chain.StartAsync();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { });
+        var client = new ScriptedTransport();
+        client.Feed(ScriptedTransport.Handshake(name: ""));
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        await gate.ArrivedAsync();
+        Assert.That(core.Slabs.InUse, Is.Zero);
+        gate.Open();
+        client.Request(Cmd.Disc);
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.ClientDone));
     }
 }
