@@ -6,7 +6,7 @@ namespace NbdKit;
 
 /// <summary>
 /// One layer of a chain, a plugin or a filter, and its place in it; stable from start to cleanup. The outermost one stands
-/// for the whole chain: give it to an server, open it directly, or hand it to a plugin that is made of other
+/// for the whole chain: give it to a server, open it directly, or hand it to a plugin that is made of other
 /// chains.
 /// </summary>
 /// <remarks>

@@ -55,8 +55,9 @@ public sealed record NbdServerOptions
     public bool OfferList { get; init; } = true;
 
     /// <summary>
-    /// Time from the first byte to the end of the handshake, TLS included, without what opening exports takes; then the client is cut off. 10
-    /// seconds by default, as in QEMU; <see cref="Timeout.InfiniteTimeSpan"/> for no limit.
+    /// Time from the connection to the end of the handshake, TLS included, without what opening exports takes; then the client is cut off.
+    /// 10 seconds by default, as in QEMU; <see cref="Timeout.InfiniteTimeSpan"/> for no limit, as for <see cref="OpenTimeout"/>,
+    /// <see cref="StallTimeout"/> and <see cref="StopTimeout"/>.
     /// </summary>
     public TimeSpan HandshakeTimeout { get; init => field = Positive(value); } = TimeSpan.FromSeconds(10);
 

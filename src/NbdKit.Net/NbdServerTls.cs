@@ -87,14 +87,16 @@ public sealed partial record NbdServerTls
     }
 
     /// <summary>
-    /// The authorities that client certificates must come from: root certificates, and any between them and the clients'.
+    /// The authorities that client certificates must come from: root certificates, and any between them and the clients'. Only heeded
+    /// where <see cref="ClientCertificates"/> asks for certificates.
     /// </summary>
     /// <value>Null by default: those that the system trusts. The caller disposes of them, after the server.</value>
     public X509Certificate2Collection? ClientAuthorities { get; init; }
 
     /// <summary>
     /// Revocation lists (CRL) in DER: a client certificate that the list of its issuer names is refused. The lists are taken as
-    /// they are, without a check of their signatures or dates. Nothing is ever looked up on the network.
+    /// they are, without a check of their signatures or dates. Nothing is ever looked up on the network. Only heeded where
+    /// <see cref="ClientCertificates"/> asks for certificates.
     /// </summary>
     /// <value>Empty by default.</value>
     /// <exception cref="ArgumentException">One of them is no revocation list.</exception>

@@ -3,7 +3,7 @@ using Microsoft.Extensions.ObjectPool;
 namespace NbdKit.Buffers;
 
 /// <summary>The slabs of one server. What is rented has one user: whoever rented it.</summary>
-internal sealed class SlabPool : IPooledObjectPolicy<Slab>
+internal class SlabPool : IPooledObjectPolicy<Slab>
 {
     // What idle connections gave back and busy ones will want again; more is left to the garbage collector.
     private const int Retained = 64;
@@ -19,10 +19,11 @@ internal sealed class SlabPool : IPooledObjectPolicy<Slab>
     /// <summary>Whether so many are rented that whoever only waits with one had better give it back.</summary>
     public bool IsShort => InUse > Retained;
 
+    /// <exception cref="OutOfMemoryException">There is none, and no memory for one.</exception>
     public Slab Rent()
     {
-        Interlocked.Increment(ref _inUse);
         Slab slab = _pool.Get();
+        Interlocked.Increment(ref _inUse);
         slab.Hold();
         return slab;
     }
@@ -33,7 +34,9 @@ internal sealed class SlabPool : IPooledObjectPolicy<Slab>
         _pool.Return(slab);
     }
 
-    Slab IPooledObjectPolicy<Slab>.Create() => new(this);
+    Slab IPooledObjectPolicy<Slab>.Create() => Create();
 
     bool IPooledObjectPolicy<Slab>.Return(Slab obj) => true;
+
+    protected virtual Slab Create() => new(this);
 }

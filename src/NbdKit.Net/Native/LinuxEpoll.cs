@@ -10,7 +10,6 @@ internal static class LinuxEpoll
     public const uint Readable = 0x001;
     public const uint Writable = 0x004;
     public const uint Failed = 0x008 | 0x010;
-    public const uint PeerClosed = 0x2000;
     public const uint OneShot = 1u << 30;
 
     /// <summary>The kernel packs struct epoll_event on x86-64, and only there.</summary>

@@ -149,6 +149,8 @@ internal sealed partial class Connection
     /// <summary>A request has ended: if the connection is only waiting for that, it ends too.</summary>
     public void LeaveIfIdle()
     {
+        // Of two who change one of these at a time, each after a look at the others, one must see what the other did.
+        Interlocked.MemoryBarrier();
         // A client in its handshake is told that the server stops when it asks for something; see Handshake.
         if (_stopping && !_inHandshake && Budget.Requests == 0)
         {

@@ -92,10 +92,12 @@ internal sealed class FlowBudget(int maxRequests, long maxBytes, ServerBudget se
         Wake();
     }
 
-    /// <summary>Whether the server's list of those who wait has it.</summary>
-    public bool IsEnlisted
+    /// <summary>It is off the server's list of those who wait, and asks again if it waits.</summary>
+    public void Delist()
     {
-        set => Volatile.Write(ref _enlisted, value);
+        // Before it is looked whether it waits: else it could wait by now, and have found itself on the list.
+        Interlocked.Exchange(ref _enlisted, false);
+        Wake();
     }
 
     /// <summary>Whether it must be put on that list now.</summary>

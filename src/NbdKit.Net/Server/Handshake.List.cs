@@ -46,8 +46,8 @@ internal sealed partial class Handshake
             return;
         }
         // A client that shows a list asks about each entry: qemu-nbd's asks for information and for the meta contexts.
-        _optionsLeft += 2 * exports.Count;
-        _queriesLeft += 2 * exports.Count;
+        _optionsLeft += 2L * exports.Count;
+        _queriesLeft += 2L * exports.Count;
         _opensLeft += exports.Count;
         _metaOpensLeft += exports.Count;
         long room = _options.MaxHandshakeReplyBytes - ListReserve;

@@ -22,7 +22,7 @@ internal sealed partial class Handshake
             }
         }
         MetaContextRequest? request = MetaContextRequest.Read(
-            payload.Span, Math.Min(_options.MaxMetaQueries, _queriesLeft), out string fault, out bool tooMany);
+            payload.Span, (int)Math.Min(_options.MaxMetaQueries, _queriesLeft), out string fault, out bool tooMany);
         if (request is null)
         {
             if (tooMany)

@@ -33,10 +33,10 @@ internal sealed partial class Handshake
     private bool _noZeroes;
     private ReplyForm _form;
     private bool _listed;
-    private int _optionsLeft;
-    private int _opensLeft;
-    private int _metaOpensLeft;
-    private int _queriesLeft;
+    private long _optionsLeft;
+    private long _opensLeft;
+    private long _metaOpensLeft;
+    private long _queriesLeft;
     private long _sent;
     private byte[]? _rented;
 
@@ -49,7 +49,7 @@ internal sealed partial class Handshake
         _optionsLeft = _options.MaxOptions;
         _opensLeft = _options.MaxOpensInHandshake;
         _metaOpensLeft = _options.MaxOpensInHandshake;
-        _queriesLeft = (int)Math.Min(int.MaxValue, (long)_options.MaxMetaQueries * OptionsFullOfQueries);
+        _queriesLeft = (long)_options.MaxMetaQueries * OptionsFullOfQueries;
     }
 
     /// <summary>Negotiates until the client enters transmission; null if it left in good order.</summary>
@@ -59,7 +59,7 @@ internal sealed partial class Handshake
         {
             return await NegotiateAsync().ConfigureAwait(false);
         }
-        catch (ConnectionEndedException e) when (e.Reason is NbdDisconnectReason.LimitExceeded or NbdDisconnectReason.ProtocolViolation)
+        catch (ConnectionEndedException e) when (e.InnerException is null)
         {
             await SendLastAsync().ConfigureAwait(false);
             throw;
@@ -120,16 +120,20 @@ internal sealed partial class Handshake
             && OptionHeader.TryRead(_input.Buffered.Span, out OptionHeader next)
             && next.Length <= _input.Count - OptionHeader.Size;
 
-    /// <summary>Sends the replies that are ready, as long as the client has not caused too many.</summary>
+    /// <summary>
+    /// Sends the replies that are ready, as long as the client has not caused too many. It may take as long as the client likes, or the
+    /// layers that are asked next: the payload of the option has been read by now.
+    /// </summary>
     private ValueTask SendAsync()
     {
+        _input.Rest();
         _sent += _replies.Pending;
         return _sent <= _options.MaxHandshakeReplyBytes
             ? _replies.SendAsync(_connection.Aborted)
             : throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client asked for too many replies to options");
     }
 
-    /// <summary>Sends what was answered before the client went too far, unless it is that which is too much.</summary>
+    /// <summary>Sends what was answered before the end, unless it is that which is too much.</summary>
     private async ValueTask SendLastAsync()
     {
         if (_sent > _options.MaxHandshakeReplyBytes)
@@ -195,7 +199,7 @@ internal sealed partial class Handshake
         }
         _input.Advance(OptionHeader.Size);
         Log.OptionReceived(_connection.Server.Logger, _connection.Public.Id, option.Type, option.Length);
-        _optionsLeft -= 1 + (int)(Math.Min(option.Length, (long)_options.MaxOptionPayload * SkipFactor) / PayloadOfAnOption);
+        _optionsLeft -= 1 + (Math.Min(option.Length, (long)_options.MaxOptionPayload * SkipFactor) / PayloadOfAnOption);
         if (_optionsLeft < 0 && option.Type is not (OptionType.Abort or OptionType.ExportName))
         {
             throw new ConnectionEndedException(NbdDisconnectReason.LimitExceeded, "the client sent too many options");
@@ -203,7 +207,7 @@ internal sealed partial class Handshake
         return option;
     }
 
-    /// <summary>The payload of an option, valid until the next one is read.</summary>
+    /// <summary>The payload of an option, valid until something is sent, or the next one is read.</summary>
     private async ValueTask<ReadOnlyMemory<byte>> ReadPayloadAsync(int length)
     {
         if (_input.Count >= length)

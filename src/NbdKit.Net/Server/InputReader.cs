@@ -225,6 +225,15 @@ internal sealed class InputReader(Transport transport, SlabPool pool, StallClock
         }
     }
 
+    /// <summary>Before something that may take its time: an empty buffer is given back, and what was handed out of it with it.</summary>
+    public void Rest()
+    {
+        if (Count == 0)
+        {
+            ReleaseSlab();
+        }
+    }
+
     /// <summary>Gives the buffer back; nothing may be read afterwards.</summary>
     public void Close()
     {

@@ -5,6 +5,7 @@ internal sealed class LastLeaver(TimeSpan grace, TimeProvider timeProvider) : ID
 {
     private readonly Lock _lock = new();
     private ITimer? _timer;
+    private bool _ended;
 
     /// <summary>A client is there.</summary>
     public void Came()
@@ -26,6 +27,10 @@ internal sealed class LastLeaver(TimeSpan grace, TimeProvider timeProvider) : ID
         }
         lock (_lock)
         {
+            if (_ended)
+            {
+                return;
+            }
             _timer?.Dispose();
             var wait = new Wait(act);
             // Set before it can fire.
@@ -35,7 +40,15 @@ internal sealed class LastLeaver(TimeSpan grace, TimeProvider timeProvider) : ID
         }
     }
 
-    public void Dispose() => Came();
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            // Whoever leaves from now on sets no timer that would keep the server.
+            _ended = true;
+            Came();
+        }
+    }
 
     private void Fire(Wait wait)
     {

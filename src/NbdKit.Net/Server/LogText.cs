@@ -14,7 +14,8 @@ internal static class LogText
     {
         for (Exception? e = exception; e is not null; e = e.InnerException)
         {
-            if (Message(e) != e.Message)
+            string? text = Raw(e);
+            if (text is null || Clean(text, MaximumMessage) != text)
             {
                 return null;
             }
@@ -24,10 +25,10 @@ internal static class LogText
 
     /// <summary>What there is to say of an exception beside <see cref="IfClean"/>: all of it if that is null.</summary>
     public static string Details(Exception exception)
-        => IfClean(exception) is null ? Clean(exception.ToString(), MaximumDetails) : exception.Message;
+        => IfClean(exception) is null && Told(exception.ToString) is { } all ? Clean(all, MaximumDetails) : Message(exception);
 
-    /// <summary>The message of an exception.</summary>
-    public static string Message(Exception exception) => Clean(exception.Message, MaximumMessage);
+    /// <summary>The message of an exception, or its type if it has none to tell.</summary>
+    public static string Message(Exception exception) => Clean(Raw(exception) ?? exception.GetType().Name, MaximumMessage);
 
     public static string Clean(string text, int maximumLength = MaximumLength)
     {
@@ -48,5 +49,20 @@ internal static class LogText
             builder.Append(safe ? rune.ToString() : $"\\u{{{rune.Value:x}}}");
         }
         return builder.ToString();
+    }
+
+    private static string? Raw(Exception exception) => Told(() => exception.Message);
+
+    // Members of somebody else's, which fail like any other.
+    private static string? Told(Func<string> text)
+    {
+        try
+        {
+            return text();
+        }
+        catch (Exception)
+        {
+            return null;
+        }
     }
 }

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Microsoft.Extensions.ObjectPool;
 using NbdKit.Buffers;
 using NbdKit.Protocol;
 
@@ -8,7 +9,7 @@ namespace NbdKit.Server;
 /// A request that did not complete on the receiving loop, or that was never meant to. Pooled; owns the memory of its payload
 /// and of its reply until it ends.
 /// </summary>
-internal sealed class PendingRequest : IThreadPoolWorkItem
+internal sealed class PendingRequest : IThreadPoolWorkItem, IResettable
 {
     private readonly Action _continue;
     private Transmission _transmission = null!;
@@ -120,6 +121,13 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         }
     }
 
+    /// <summary>In the pool it must not keep alive what its client had open.</summary>
+    public bool TryReset()
+    {
+        _transmission = null!;
+        return true;
+    }
+
     private async ValueTask BlockStatusAsync()
         => Reply = await _transmission.BlockStatusAsync(_header, _data).ConfigureAwait(false);
 
@@ -158,7 +166,7 @@ internal sealed class PendingRequest : IThreadPoolWorkItem
         if (failure is not null)
         {
             reply.Release(_transmission.Payloads);
-            reply = _transmission.FaultReply(_header, _transmission.Report(_header, failure));
+            reply = _transmission.FailureReply(_header, failure);
         }
         else if (!_replies)
         {

@@ -47,8 +47,10 @@ internal sealed class ReplyWriter(
         if (_slab is null || Slab.Size - _to < size)
         {
             Publish();
+            // If there is none, the stage keeps what it has.
+            Slab next = pool.Rent();
             _slab?.Release();
-            _slab = pool.Rent();
+            _slab = next;
             _from = _to = 0;
         }
         return _slab.Memory.Slice(_to, size);
@@ -130,8 +132,9 @@ internal sealed class ReplyWriter(
             }
             if (_sharedSlab is null || Slab.Size - _sharedUsed < size)
             {
+                Slab next = pool.Rent();
                 _sharedSlab?.Release();
-                _sharedSlab = pool.Rent();
+                _sharedSlab = next;
                 _sharedUsed = 0;
             }
             memory = _sharedSlab.Memory.Slice(_sharedUsed, size);
@@ -153,10 +156,10 @@ internal sealed class ReplyWriter(
             {
                 if (TryDequeue(out ReplySegment segment, out bool closed))
                 {
-                    segment = Gather(segment);
-                    stall.Progress();
                     try
                     {
+                        segment = Gather(segment);
+                        stall.Progress();
                         await (segment.Loan is null
                             ? transport.SendAsync(segment.Bytes, cancellationToken)
                             : transport.SendAsync(segment.Bytes, segment.Loan, cancellationToken)).ConfigureAwait(false);

@@ -63,8 +63,7 @@ internal sealed class ServerBudget(long limit)
         Interlocked.Exchange(ref _wakeAt, NobodyWaits);
         while (_waiting.TryDequeue(out FlowBudget? budget))
         {
-            budget.IsEnlisted = false;
-            budget.Wake();
+            budget.Delist();
         }
     }
 

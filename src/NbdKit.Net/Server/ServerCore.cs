@@ -52,7 +52,7 @@ internal sealed partial class ServerCore : IDisposable
 
     public ServerBudget Budget { get; }
 
-    public SlabPool Slabs { get; } = new();
+    public SlabPool Slabs { get; init; } = new();
 
     public PayloadArrays Payloads { get; }
 

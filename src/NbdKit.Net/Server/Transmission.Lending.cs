@@ -14,7 +14,18 @@ internal sealed partial class Transmission
         {
             return false;
         }
-        ReplySegment reply = _replies.ReserveShared(_dataHeaderSize, out Memory<byte> memory);
+        ReplySegment reply;
+        Memory<byte> memory;
+        try
+        {
+            reply = _replies.ReserveShared(_dataHeaderSize, out memory);
+        }
+        catch (OutOfMemoryException)
+        {
+            // The read itself, which comes next, may do with what there is; if not, it fails and says so.
+            _connection.Server.Loans.Return(loan);
+            return false;
+        }
         WriteSuccess(memory.Span, header);
         _replies.Queue(reply.With(loan));
         return true;

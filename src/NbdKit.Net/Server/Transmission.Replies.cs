@@ -41,6 +41,23 @@ internal sealed partial class Transmission
         return chunk;
     }
 
+    /// <summary>
+    /// Reports the failure of a request that ended elsewhere. Never throws: that would be the end of the process. If there is not even
+    /// memory for the reply, the connection ends.
+    /// </summary>
+    public ReplySegment FailureReply(in RequestHeader header, Exception failure)
+    {
+        try
+        {
+            return FaultReply(header, Report(header, failure));
+        }
+        catch (Exception e)
+        {
+            _connection.Abort(NbdDisconnectReason.Faulted, "a failure could not be reported: " + LogText.Message(e));
+            return default;
+        }
+    }
+
     /// <summary>Logs the failure of a request, and says what the client is told of it.</summary>
     public RequestFault Report(in RequestHeader header, Exception exception)
     {

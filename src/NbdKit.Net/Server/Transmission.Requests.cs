@@ -161,8 +161,8 @@ internal sealed partial class Transmission
     private PendingRequest Begin(
         in RequestHeader header, ReadOnlyMemory<byte> data, Slab? slab, byte[]? rented, int heldBytes)
     {
-        _budget.BeginRequest();
         PendingRequest pending = _connection.Server.PendingRequests.Get();
+        _budget.BeginRequest();
         pending.Begin(this, header, data, slab, rented, heldBytes);
         _budget.Take(heldBytes);
         return pending;

@@ -121,7 +121,13 @@ internal sealed partial class Transmission
                 case Step.NeedRoom:
                     _connection.Delayed(_budget.Obstacle(PayloadOf(_current)));
                     _replies.Flush();
-                    await _budget.WaitAsync(PayloadOf(_current)).ConfigureAwait(false);
+                    ValueTask room = _budget.WaitAsync(PayloadOf(_current));
+                    if (_connection.Receiving.IsCancellationRequested)
+                    {
+                        // Whoever stopped it a moment ago found nobody who waits.
+                        _budget.Wake();
+                    }
+                    await room.ConfigureAwait(false);
                     if (_connection.Receiving.IsCancellationRequested)
                     {
                         return;

@@ -73,8 +73,9 @@ internal sealed class ReadinessPoller : IDisposable
     internal bool Arm(SocketWatch watch, int descriptor, uint events, ref bool added)
     {
         int operation = added ? LinuxEpoll.Modify : LinuxEpoll.Add;
-        bool armed = LinuxEpoll.Control(
-            _descriptor, operation, descriptor, events | LinuxEpoll.OneShot | LinuxEpoll.PeerClosed, watch.Id) == 0;
+        // Not for the end of what the peer sends by itself: readable tells a reader, and a writer who is told would be armed for it
+        // again and again.
+        bool armed = LinuxEpoll.Control(_descriptor, operation, descriptor, events | LinuxEpoll.OneShot, watch.Id) == 0;
         added |= armed;
         return armed;
     }

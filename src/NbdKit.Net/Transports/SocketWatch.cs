@@ -35,7 +35,7 @@ internal sealed class SocketWatch(ReadinessPoller poller, Socket socket, long id
     internal void Happened(uint events)
     {
         bool failed = (events & LinuxEpoll.Failed) != 0;
-        bool readable = failed || (events & (LinuxEpoll.Readable | LinuxEpoll.PeerClosed)) != 0;
+        bool readable = failed || (events & LinuxEpoll.Readable) != 0;
         bool writable = failed || (events & LinuxEpoll.Writable) != 0;
         bool completeReader;
         bool completeWriter;

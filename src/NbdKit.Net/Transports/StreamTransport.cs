@@ -66,6 +66,8 @@ internal sealed class StreamTransport(Stream stream) : Transport
     private async ValueTask FlushAfterAsync(ValueTask writing, CancellationToken cancellationToken)
     {
         await writing.ConfigureAwait(false);
+        // Pieces of something larger come this way too.
+        Progressed?.Invoke();
         await stream.FlushAsync(cancellationToken).ConfigureAwait(false);
     }
 }

@@ -206,4 +206,63 @@ public sealed class FlowBudgetTests
         }))).Soon();
         Assert.That(server.HasRoom(0, 10_000), "all was given back");
     }
+
+    [Test]
+    public void Who_is_taken_off_the_list_just_when_he_waits_again_is_woken()
+    {
+        const int rounds = 50_000;
+        const int grain = 23;
+        var server = new ServerBudget(1000);
+        var holder = new FlowBudget(10, 1000, server);
+        var small = new FlowBudget(10, 1000, server);
+        var budget = new FlowBudget(10, 1000, server);
+        int begun = 0;
+        int ended = 0;
+        ValueTask wait = default;
+        var waiting = new Thread(() =>
+        {
+            for (int i = 1; i <= rounds; i++)
+            {
+                WaitFor(ref begun, i, i % grain);
+                wait = budget.WaitAsync(500);
+                Volatile.Write(ref ended, i);
+            }
+        });
+        waiting.Start();
+        int lost = 0;
+        for (int i = 1; i <= rounds; i++)
+        {
+            holder.Take(1000);
+            // On the list, and awake; and somebody else's request is so small that every byte is of interest.
+            _ = budget.WaitAsync(500);
+            budget.Wake();
+            _ = small.WaitAsync(1);
+            Volatile.Write(ref begun, i);
+            WaitFor(ref begun, i, i / grain % grain);
+            holder.Give(10);
+            WaitFor(ref ended, i, 0);
+            holder.Give(990);
+            lost += wait.IsCompleted ? 0 : 1;
+            budget.Wake();
+            small.Wake();
+        }
+        waiting.Join();
+        Assert.That(lost, Is.Zero, "wake-ups lost");
+    }
+
+    /// <summary>Waits for another thread, and then a moment, without a system call: it is about nanoseconds.</summary>
+    private static void WaitFor(ref int round, int value, int moment)
+    {
+        for (int spins = 1; Volatile.Read(ref round) != value; spins++)
+        {
+            if (spins % 20_000 == 0)
+            {
+                Thread.Yield();
+            }
+        }
+        for (int i = 0; i < moment; i++)
+        {
+            Thread.SpinWait(1);
+        }
+    }
 }

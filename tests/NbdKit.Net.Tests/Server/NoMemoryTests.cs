@@ -1,4 +1,5 @@
 using NbdKit.Filters;
+using NbdKit.Plugins;
 using NbdKit.Server;
 using NbdKit.Tests.Testing;
 using NbdKit.Transports;
@@ -32,6 +33,57 @@ public sealed class NoMemoryTests
         byte[] expected = new WireBytes()
             .U32(Magic.SimpleReply).U32(Errno.NoMem).U64(1).U32(Magic.SimpleReply).U32(Errno.Ok).U64(2).ToArray();
         Assert.That(client.Output[^33..^1], Is.EqualTo(expected));
+    }
+
+    [Test]
+    [Property("Threat", "N17")]
+    public async Task A_failure_for_which_there_is_no_reply_ends_the_connection_and_nothing_else()
+    {
+        var gate = new Gate();
+        var calls = new CallRecorder();
+        var plugin = new RecordingPlugin(calls);
+        plugin.Script.OnCall = async (call, _) =>
+        {
+            if (call.Callback == "read")
+            {
+                await gate.PassAsync();
+                throw new InvalidOperationException("the defect");
+            }
+        };
+        await using NbdBackend chain = NbdBackend.Compose(plugin);
+        await chain.StartAsync();
+        var slabs = new ScarceSlabs();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { }) { Slabs = slabs };
+        var client = new ScriptedTransport();
+        client.Feed(ScriptedTransport.Handshake()).Request(Cmd.Read, 0, 512);
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        await gate.ArrivedAsync();
+
+        slabs.IsEmpty = true;
+        gate.Open();
+
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.Faulted));
+        calls.AssertBalanced();
+    }
+
+    [Test]
+    [Property("Threat", "N17")]
+    public async Task A_large_read_needs_no_block_for_its_header()
+    {
+        await using NbdBackend chain = NbdBackend.Compose(new MemoryPlugin { Size = 1 << 20 });
+        await chain.StartAsync();
+        var slabs = new ScarceSlabs();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { }) { Slabs = slabs };
+        var client = new ScriptedTransport();
+        client.Feed(ScriptedTransport.Handshake(name: ""));
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        client.TakeOutput();
+        slabs.IsEmpty = true;
+
+        client.Request(Cmd.Read, 0, 128 << 10).Request(Cmd.Disc);
+
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.ClientDone));
+        Assert.That(client.TakeOutput(), Has.Length.EqualTo(16 + (128 << 10)));
     }
 
     /// <summary>Sends what it was told to, of which gigabytes of zeroes cost nothing, and then no more.</summary>

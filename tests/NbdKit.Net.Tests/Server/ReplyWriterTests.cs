@@ -10,7 +10,7 @@ namespace NbdKit.Tests.Server;
 public sealed class ReplyWriterTests
 {
     private ScriptedTransport _transport = null!;
-    private SlabPool _pool = null!;
+    private ScarceSlabs _pool = null!;
     private Slab _slab = null!;
     private FlowBudget _budget = null!;
     private ServerBudget _server = null!;
@@ -20,7 +20,7 @@ public sealed class ReplyWriterTests
     public void SetUp()
     {
         _transport = new ScriptedTransport();
-        _pool = new SlabPool();
+        _pool = new ScarceSlabs();
         _slab = _pool.Rent();
         _slab.Release();
         _server = new ServerBudget(1 << 20);
@@ -182,6 +182,65 @@ public sealed class ReplyWriterTests
         await sending.Soon();
         byte[] sent = _transport.TakeOutput();
         Assert.That(Enumerable.Range(0, 4).Select(i => sent.Count(b => b == i)), Is.All.EqualTo(500));
+        AssertAllGivenBack();
+    }
+
+    [Test]
+    [Property("Threat", "N17")]
+    public async Task A_stage_that_cannot_be_replaced_leaves_what_is_being_sent_alone()
+    {
+        var gate = new Gate();
+        _transport.OnSend = token => gate.PassAsync(token);
+        Task sending = _writer.RunAsync(CancellationToken.None);
+        _writer.Reserve(Slab.Size).Span.Fill(1);
+        _writer.Commit(Slab.Size);
+        await gate.ArrivedAsync();
+        _pool.IsEmpty = true;
+        Assert.That(() => _writer.Reserve(1), Throws.InstanceOf<OutOfMemoryException>());
+        _pool.IsEmpty = false;
+
+        Stage(2);
+        _writer.Flush();
+        gate.Open();
+        _writer.Close();
+        await sending.Soon();
+
+        byte[] sent = _transport.TakeOutput();
+        Assert.That(sent, Has.Length.EqualTo(Slab.Size + 1));
+        Assert.That((sent.AsSpan(0, Slab.Size).IndexOfAnyExcept((byte)1), sent[^1]), Is.EqualTo((-1, 2)));
+        Assert.That(_pool.InUse, Is.Zero);
+        AssertAllGivenBack();
+    }
+
+    [Test]
+    [Property("Threat", "N17")]
+    public async Task What_is_shared_and_cannot_be_replaced_is_given_back_once()
+    {
+        Task sending = _writer.RunAsync(CancellationToken.None);
+        ReplySegment whole = _writer.ReserveShared(Slab.Size, out _);
+        _pool.IsEmpty = true;
+        Assert.That(() => _writer.ReserveShared(1, out _), Throws.InstanceOf<OutOfMemoryException>());
+        _pool.IsEmpty = false;
+        _writer.Post(whole);
+        _writer.Post(Shared(2));
+        Assert.That(_transport.TakeOutput()[^1], Is.EqualTo(2));
+        _writer.Close();
+        await sending.Soon();
+        Assert.That(_pool.InUse, Is.Zero);
+        AssertAllGivenBack();
+    }
+
+    [Test]
+    [Property("Threat", "N17")]
+    public void What_cannot_be_put_together_gives_its_bytes_back()
+    {
+        _writer.Post(Shared(1));
+        _writer.Post(Shared(2));
+        _pool.IsEmpty = true;
+        Assert.That(async () => await _writer.RunAsync(CancellationToken.None).Soon(), Throws.InstanceOf<OutOfMemoryException>());
+        _pool.IsEmpty = false;
+        _writer.Close();
+        Assert.That(_pool.InUse, Is.Zero);
         AssertAllGivenBack();
     }
 

@@ -13,6 +13,7 @@ public sealed class ServerBudgetTests
     private ScriptedTransport _waiting = null!;
     private Task<NbdDisconnect> _waitingServed = null!;
     private Task<NbdDisconnect> _holdingServed = null!;
+    private Action<LogEntry>? _onLogged;
 
     [SetUp]
     public async Task One_holds_all_and_one_waits()
@@ -23,7 +24,9 @@ public sealed class ServerBudgetTests
         plugin.Script.OnCall = (call, _) => call is { Callback: "read", Offset: 0 } ? _gate.PassAsync(CancellationToken.None) : default;
         _chain = NbdBackend.Compose(plugin);
         await _chain.StartAsync();
-        _core = new ServerCore(_chain, new NbdServerOptions { MaxServerBytesInFlight = 1 }, () => { });
+        _onLogged = null;
+        var log = new RecordingLog { OnLogged = entry => _onLogged?.Invoke(entry) };
+        _core = new ServerCore(_chain, new NbdServerOptions { MaxServerBytesInFlight = 1, LoggerFactory = log }, () => { });
         var holding = new ScriptedTransport();
         holding.Feed(ScriptedTransport.Handshake()).Request(Cmd.Read, 0, 4096).Request(Cmd.Disc);
         _holdingServed = _core.ServeAsync(holding, CancellationToken.None);
@@ -58,6 +61,23 @@ public sealed class ServerBudgetTests
     {
         _core.Connections.Single(connection => connection.Id == 2).Disconnect(force: true);
         Assert.That((await _waitingServed.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.Disconnected));
+        Assert.That(_calls.Count("plugin", "read"), Is.EqualTo(1));
+    }
+
+    [Test]
+    public async Task Who_is_about_to_wait_can_be_cut_off()
+    {
+        _onLogged = entry =>
+        {
+            if (entry.Text.StartsWith("Connection 3 waits", StringComparison.Ordinal))
+            {
+                _core.Connections.Single(connection => connection.Id == 3).Disconnect(force: true);
+            }
+        };
+        var third = new ScriptedTransport();
+        third.Feed(ScriptedTransport.Handshake()).Request(Cmd.Read, 8192, 4096);
+        Task<NbdDisconnect> served = _core.ServeAsync(third, CancellationToken.None);
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.Disconnected));
         Assert.That(_calls.Count("plugin", "read"), Is.EqualTo(1));
     }
 

@@ -212,6 +212,29 @@ public sealed class ServerLimitTests
     }
 
     [Test]
+    public async Task A_client_that_takes_a_long_reply_slowly_inside_TLS_over_a_stream_is_not_cut_off()
+    {
+        const int size = 8 << 20;
+        _chain = new RecordedChain(size, []);
+        await ServeAsync(new NbdServerOptions { Tls = new NbdServerTls(TestCertificates.Server) });
+        var pipes = new PipePair(serverOutputLimit: 4096);
+        var outside = new WireClient(pipes.Client, _server!.Server.ServeAsync(new DuplexPipeStream(pipes.Server), None));
+        await outside.GreetAsync();
+        WireClient client = await outside.StartTlsAsync();
+        await client.GoAsync("disk");
+        await client.SendRequestAsync(Cmd.Read, 0, size);
+        for (int taken = 0; taken < size; taken += 1 << 20)
+        {
+            await client.ReadAsync(1 << 20);
+            _time.Advance(TimeSpan.FromSeconds(40));
+        }
+        await client.ReadAsync(16);
+        Assert.That(client.Ended.IsCompleted, Is.False);
+        await client.ReadDataAsync(0, 512);
+        await outside.CutAsync();
+    }
+
+    [Test]
     public async Task Time_in_which_the_process_stood_still_is_not_the_clients()
     {
         await ServeAsync();

@@ -36,4 +36,28 @@ public sealed class FaultLogTests : WireTest
         Assert.That((said.Text.Contains('\n', StringComparison.Ordinal), said.Exception), Is.EqualTo((false, (Exception?)null)));
         Assert.That(said.Text, Does.Contain(nameof(IOException)).And.Contain(nameof(Text_inside_a_defect_is_escaped)), "the stack is told");
     }
+
+    [Test, Property("Threat", "N08")]
+    public async Task A_defect_that_does_not_say_what_it_is_fails_one_request([Values] bool later)
+    {
+        var export = new TestExport { Before = _ => later ? FailLaterAsync() : throw new SilentException() };
+        ServerFixture server = await ServeAsync(export);
+        WireClient client = await server.TransmitAsync();
+        await client.ExpectCallAsync(WireError.Io, Cmd.Read, 0, 512);
+        Assert.That(server.Log.Entries.Single(entry => entry.Level == LogLevel.Error).Text, Does.Contain(nameof(SilentException)));
+        export.Before = null;
+        await client.ExpectAliveAsync(server.Plugin.Data);
+    }
+
+    private static async ValueTask FailLaterAsync()
+    {
+        await Task.Yield();
+        throw new SilentException();
+    }
+
+    /// <summary>An exception whose text is made when it is asked for, which fails as well.</summary>
+    private sealed class SilentException : Exception
+    {
+        public override string Message => throw new InvalidOperationException("There is no text.");
+    }
 }

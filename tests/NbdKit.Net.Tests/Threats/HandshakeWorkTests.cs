@@ -1,3 +1,4 @@
+using NbdKit.Server;
 using NbdKit.Tests.Testing;
 
 namespace NbdKit.Tests.Threats;
@@ -89,5 +90,48 @@ public sealed class HandshakeWorkTests : WireTest
             Assert.That((await client.ReadOptionResultAsync(0x77)).Type, Is.EqualTo(Rep.Unsup));
         }
         await client.ExpectGoneAsync(NbdDisconnectReason.LimitExceeded);
+    }
+
+    [Test, Property("Threat", "P04")]
+    public async Task What_was_answered_before_an_export_was_refused_is_sent()
+    {
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions { Tls = new NbdServerTls(TestCertificates.Server) });
+        WireClient client = await server.HaggleAsync();
+        await client.SendAsync(WireBytes.Option(Opt.StructuredReply, []).Concat(WireBytes.Option(Opt.ExportName, [])).ToArray());
+        Assert.That((await client.ReadOptionResultAsync(Opt.StructuredReply)).Type, Is.EqualTo(Rep.TlsRequired));
+        await client.ExpectGoneAsync(NbdDisconnectReason.TlsRequired);
+    }
+
+    [Test, Property("Threat", "P05")]
+    public async Task What_is_not_limited_is_not_limited_after_a_list_either()
+    {
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions
+        {
+            MaxOptions = int.MaxValue,
+            MaxOpensInHandshake = int.MaxValue,
+            MaxMetaQueries = int.MaxValue,
+        });
+        WireClient client = await server.HaggleAsync();
+        Assert.That((await client.OptAsync(Opt.List)).IsAck);
+        Assert.That((await client.ListMetaAsync("", "base:")).IsAck);
+        Assert.That((await client.InfoAsync()).IsAck);
+        await client.GoAsync();
+    }
+
+    [Test, Property("Threat", "nbdkit-option-memory")]
+    public async Task A_client_for_whom_an_export_is_opened_holds_no_block_to_receive_into()
+    {
+        var gate = new Gate();
+        await using NbdBackend chain = NbdBackend.Compose(new TestPlugin { OnOpen = (_, _) => gate.PassAsync() });
+        await chain.StartAsync();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { });
+        var client = new ScriptedTransport();
+        client.Feed(ScriptedTransport.Handshake(name: ""));
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        await gate.ArrivedAsync();
+        Assert.That(core.Slabs.InUse, Is.Zero);
+        gate.Open();
+        client.Request(Cmd.Disc);
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.ClientDone));
     }
 }

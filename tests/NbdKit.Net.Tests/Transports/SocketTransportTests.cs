@@ -141,4 +141,44 @@ public sealed class SocketTransportTests
             sockets.Dispose();
         }
     }
+
+    [TestCase(false)]
+    [TestCase(true)]
+    public async Task A_client_that_said_its_last_and_takes_no_replies_costs_nothing(bool tcp)
+    {
+        if (!OperatingSystem.IsLinux())
+        {
+            Assert.Ignore("Sockets are watched by the runtime here.");
+        }
+        await using var server = new NbdServer(NbdBackend.Compose(new MemoryPlugin { Size = Size }));
+        using SocketPair sockets = await SocketPair.CreateAsync(tcp);
+        WireClient client = await sockets.GoAsync(server, structured: false);
+        // More than the buffers of any socket.
+        for (int i = 0; i < 4; i++)
+        {
+            await client.SendRequestAsync(Read, 0, Size);
+        }
+        sockets.Client.Shutdown(System.Net.Sockets.SocketShutdown.Send);
+        // The server knows of the end when this has passed.
+        await Task.Delay(300);
+        long before = TicksOfWatchingThreads();
+        await Task.Delay(1000);
+        Assert.That(TicksOfWatchingThreads() - before, Is.LessThan(10), "hundredths of a second that the processor was busy");
+    }
+
+    /// <summary>The processor time of the threads that wait for sockets, in units of the kernel's.</summary>
+    private static long TicksOfWatchingThreads()
+    {
+        long ticks = 0;
+        foreach (string thread in Directory.GetDirectories("/proc/self/task"))
+        {
+            // The kernel cuts names after 15 bytes.
+            if (File.ReadAllText(thread + "/comm").Trim() == "NBD idle sockets"[..15])
+            {
+                string[] facts = File.ReadAllText(thread + "/stat").Split(") ")[1].Split(' ');
+                ticks += long.Parse(facts[11]) + long.Parse(facts[12]);
+            }
+        }
+        return ticks;
+    }
 }
