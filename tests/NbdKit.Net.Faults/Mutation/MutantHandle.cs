@@ -1,8 +1,13 @@
 namespace NbdKit.Faults.Mutation;
 
 /// <summary>One context of a <see cref="MutantPlugin"/>.</summary>
-internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : INbdPluginHandle
+internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, string name) : INbdPluginHandle
 {
+    /// <summary>The export that fails every second block of 512 bytes, and says more about it than fits in a reply.</summary>
+    public const string Sick = "sick";
+
+    private static readonly string Complaint = string.Concat(Enumerable.Repeat("it hurts\0 \U0001f9ca ", 400));
+
     private bool _closed;
 
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(info);
@@ -24,11 +29,11 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
     {
         await ReadAsync(buffer, offset, cancellationToken);
         plugin.Extents?.Invoke(offset, buffer.Length, extents);
+        AddZeroes(extents);
         foreach (Extent extent in extents)
         {
             if ((extent.Status & ExtentStatus.Zero) != 0)
             {
-                plugin.AddZeroes(extent.Offset, extent.Length);
                 buffer.Span.Slice((int)(extent.Offset - offset), (int)extent.Length).Fill(0xa5);
             }
         }
@@ -71,6 +76,7 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
         else
         {
             plugin.Extents(offset, length, extents);
+            AddZeroes(extents);
         }
         return default;
     }
@@ -83,12 +89,27 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
         return default;
     }
 
+    private void AddZeroes(ExtentList extents)
+    {
+        foreach (Extent extent in extents)
+        {
+            if ((extent.Status & ExtentStatus.Zero) != 0)
+            {
+                plugin.AddZeroes(extent.Offset, extent.Length);
+            }
+        }
+    }
+
     // What does not lie inside of the export, or is nothing at all, must not come as far as a plugin.
     private void Check(long offset, long length)
     {
         if (_closed || offset < 0 || length < 1 || length > info.Size - offset)
         {
             plugin.Broken = $"a call for {length} bytes at {offset} of {info.Size} (closed: {_closed})";
+        }
+        if (name == Sick && (offset & 512) != 0)
+        {
+            throw new NbdException(NbdError.IoError, Complaint);
         }
     }
 }

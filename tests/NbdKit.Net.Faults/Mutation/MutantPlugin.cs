@@ -68,10 +68,11 @@ internal sealed class MutantPlugin : INbdPlugin
                 CanReadSparse = Support.None,
             },
             "huge" => all with { Size = long.MaxValue },
+            MutantHandle.Sick => all with { CanReadSparse = Support.Emulate },
             _ => throw new NbdException(NbdError.InvalidArgument, $"there is no export '{context.ExportName}'"),
         };
         Interlocked.Increment(ref _open);
-        return new(new MutantHandle(this, info));
+        return new(new MutantHandle(this, info, context.ExportName));
     }
 
     /// <summary>A read was told that part of it is zero.</summary>

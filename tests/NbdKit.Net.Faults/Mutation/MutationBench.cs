@@ -22,11 +22,12 @@ internal sealed class MutationBench : IAsyncDisposable
         new ExtentsTarget(),
         new ReplyTarget(handshake: true),
         new ReplyTarget(handshake: false),
+        new AskTarget(),
         new TextTarget(),
     ];
 
     // In percent, in the order of the targets.
-    private readonly int[] _shares = [25, 30, 15, 8, 12, 10];
+    private readonly int[] _shares = [24, 29, 15, 7, 12, 5, 8];
 
     /// <summary>The target that is due in a run.</summary>
     public MutationTarget Pick(Random random)

@@ -21,6 +21,7 @@ internal class ServerTarget : MutationTarget
         Common,
         Common with { RequirePayloadFlag = true, OfferNoZeroes = false },
         Common with { ReadOnly = true },
+        Common with { MaxOptionPayload = 8 << 10, MaxMetaQueries = 2, MaxOpensInHandshake = 2, MaxOptions = 6 },
     ];
 
     private readonly bool _handshake;
@@ -100,7 +101,7 @@ internal class ServerTarget : MutationTarget
     private (List<WireMessage> Messages, int Keep) Session(Random random, bool legal)
     {
         int form = random.Next(5);
-        string export = legal || random.Next(4) > 0 ? "" : random.Next(2) == 0 ? "odd" : "huge";
+        string export = legal || random.Next(4) > 0 ? "" : random.Next(3) switch { 0 => "odd", 1 => MutantHandle.Sick, _ => "huge" };
         List<WireMessage> messages = ClientSpeech.Handshake(random, _handshake ? 4 : 0, form, export);
         int keep = _handshake ? 0 : messages.Count;
         messages.AddRange(ClientSpeech.Requests(random, form, export, flushes: true));
