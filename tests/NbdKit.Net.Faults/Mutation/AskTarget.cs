@@ -65,7 +65,7 @@ internal sealed class AskTarget : MutationTarget
             option,
             form,
             [
-                ServerSpeech.Blocks(1u << random.Next(17), random.Next(2) == 0),
+                ServerSpeech.Blocks(1u << random.Next(legal ? 17 : 20), random.Next(2) == 0),
                 ServerSpeech.TextInfo(InfoType.Name, "disk"),
                 ServerSpeech.TextInfo(InfoType.Description, "a disk"),
                 ServerSpeech.TextInfo(77, "what is this"),

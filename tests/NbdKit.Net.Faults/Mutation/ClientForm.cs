@@ -50,6 +50,8 @@ internal sealed record ClientForm(byte Variant)
         RequestListedMetaContexts = ListsContexts,
         MetaContexts = Contexts,
         MaxPayload = 1 << 20,
+        // As many as good replies have.
+        MaxExtents = 4,
         HandshakeTimeout = Timeout.InfiniteTimeSpan,
     };
 }

@@ -5,7 +5,7 @@ namespace NbdKit.Faults.Mutation;
 /// <summary>Writes legal sessions of a client, as fields.</summary>
 internal static class ClientSpeech
 {
-    private static readonly string[] Names = ["", "", "", "odd", "huge", MutantHandle.Sick, "missing"];
+    private static readonly string[] Names = ["", "", "", "odd", "huge", MutantHandle.Sick, MutantHandle.Late, "missing"];
     private static readonly string[] Queries = ["base:", "base:allocation", "x-test:", "x-test:second", "qemu:allocation-depth"];
 
     // What a block status may name of the two contexts that were selected.

@@ -6,6 +6,9 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, stri
     /// <summary>The export that fails every second block of 512 bytes, and says more about it than fits in a reply.</summary>
     public const string Sick = "sick";
 
+    /// <summary>The export whose calls end on another thread.</summary>
+    public const string Late = "late";
+
     private static readonly string Complaint = string.Concat(Enumerable.Repeat("it hurts\0 \U0001f9ca ", 400));
 
     private bool _closed;
@@ -20,7 +23,7 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, stri
         {
             bytes[i] = MutantPlugin.At((ulong)offset + (uint)i);
         }
-        return default;
+        return EndAsync();
     }
 
     // What is reported to be zero is not touched, but for bytes that must not be sent.
@@ -42,27 +45,27 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, stri
     public ValueTask WriteAsync(ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
     {
         Check(offset, data.Length);
-        return default;
+        return EndAsync();
     }
 
-    public ValueTask FlushAsync(CancellationToken cancellationToken) => default;
+    public ValueTask FlushAsync(CancellationToken cancellationToken) => EndAsync();
 
     public ValueTask TrimAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
         Check(offset, length);
-        return default;
+        return EndAsync();
     }
 
     public ValueTask ZeroAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
         Check(offset, length);
-        return default;
+        return EndAsync();
     }
 
     public ValueTask CacheAsync(long offset, long length, CancellationToken cancellationToken)
     {
         Check(offset, length);
-        return default;
+        return EndAsync();
     }
 
     public ValueTask ExtentsAsync(
@@ -78,7 +81,7 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, stri
             plugin.Extents(offset, length, extents);
             AddZeroes(extents);
         }
-        return default;
+        return EndAsync();
     }
 
     public ValueTask CloseAsync()
@@ -87,6 +90,14 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, stri
         _closed = true;
         plugin.Close();
         return default;
+    }
+
+    private async ValueTask EndAsync()
+    {
+        if (name == Late)
+        {
+            await Task.Yield();
+        }
     }
 
     private void AddZeroes(ExtentList extents)

@@ -49,7 +49,9 @@ internal static class Mutator
                     messages.RemoveAt(at);
                     break;
                 case 1:
-                    messages.Insert(at, messages[at].Copy());
+                    // At times more often than anybody counts.
+                    bool isFlood = random.Next(16) == 0 && messages[at].Fields.Sum(field => field.Bytes.Length) < 256;
+                    messages.InsertRange(at, Enumerable.Range(0, isFlood ? 70 : 1).Select(_ => messages[at].Copy()).ToList());
                     break;
                 case 2:
                     int to = random.Next(keep, messages.Count);
@@ -84,7 +86,7 @@ internal static class Mutator
     public static byte[][] Chop(byte[] bytes, Random random)
     {
         // A long stream in single bytes would cost more than it may.
-        int most = Math.Max(random.Next(8) switch { < 4 => int.MaxValue, < 6 => 200, 6 => 20, _ => 1 }, bytes.Length >> 13);
+        int most = Math.Max(random.Next(8) switch { < 4 => int.MaxValue, < 6 => 200, 6 => 20, _ => 1 }, bytes.Length >> 11);
         var chunks = new List<byte[]>();
         for (int at = 0; at < bytes.Length;)
         {

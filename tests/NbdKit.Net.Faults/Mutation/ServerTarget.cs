@@ -22,7 +22,10 @@ internal class ServerTarget : MutationTarget
         Common with { RequirePayloadFlag = true, OfferNoZeroes = false },
         Common with { ReadOnly = true },
         Common with { MaxOptionPayload = 8 << 10, MaxMetaQueries = 2, MaxOpensInHandshake = 2, MaxOptions = 6 },
+        Common with { OfferStructuredReplies = false, OfferExtendedHeaders = false, OfferMetaContexts = false, OfferList = false },
     ];
+
+    private static readonly string[] Exports = ["odd", "huge", MutantHandle.Sick, MutantHandle.Late];
 
     private readonly bool _handshake;
     private readonly NbdBackend[] _backends;
@@ -101,7 +104,7 @@ internal class ServerTarget : MutationTarget
     private (List<WireMessage> Messages, int Keep) Session(Random random, bool legal)
     {
         int form = random.Next(5);
-        string export = legal || random.Next(4) > 0 ? "" : random.Next(3) switch { 0 => "odd", 1 => MutantHandle.Sick, _ => "huge" };
+        string export = legal || random.Next(4) > 0 ? "" : Exports[random.Next(Exports.Length)];
         List<WireMessage> messages = ClientSpeech.Handshake(random, _handshake ? 4 : 0, form, export);
         int keep = _handshake ? 0 : messages.Count;
         messages.AddRange(ClientSpeech.Requests(random, form, export, flushes: true));
