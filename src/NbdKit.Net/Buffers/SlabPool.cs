@@ -9,8 +9,12 @@ internal sealed class SlabPool : IPooledObjectPolicy<Slab>
     private const int Retained = 64;
 
     private readonly ObjectPool<Slab> _pool;
+    private int _made;
 
     public SlabPool() => _pool = new DefaultObjectPool<Slab>(this, Retained);
+
+    /// <summary>How many slabs were ever made.</summary>
+    public int Made => Volatile.Read(ref _made);
 
     public Slab Rent()
     {
@@ -21,7 +25,11 @@ internal sealed class SlabPool : IPooledObjectPolicy<Slab>
 
     public void Return(Slab slab) => _pool.Return(slab);
 
-    Slab IPooledObjectPolicy<Slab>.Create() => new(this);
+    Slab IPooledObjectPolicy<Slab>.Create()
+    {
+        Interlocked.Increment(ref _made);
+        return new(this);
+    }
 
     bool IPooledObjectPolicy<Slab>.Return(Slab obj) => true;
 }

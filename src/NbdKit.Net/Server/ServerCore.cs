@@ -38,7 +38,8 @@ internal sealed partial class ServerCore : IDisposable
         Payloads = new PayloadArrays((options.MaxServerBytesInFlight / 32) + (64 << 10));
         _exit = ExitWatchFor(options);
         _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;
-        PendingRequests = new DefaultObjectPool<PendingRequest>(new DefaultPooledObjectPolicy<PendingRequest>(), 4096);
+        PendingRequests = new DefaultObjectPool<PendingRequest>(PendingRequestPolicy, 4096);
+        Loans = new DefaultObjectPool<Loan>(LoanPolicy, 256);
     }
 
     public NbdBackend Backend { get; }
@@ -73,7 +74,11 @@ internal sealed partial class ServerCore : IDisposable
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
-    public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);
+    public CountingPolicy<PendingRequest> PendingRequestPolicy { get; } = new();
+
+    public ObjectPool<Loan> Loans { get; }
+
+    public CountingPolicy<Loan> LoanPolicy { get; } = new();
 
     /// <summary>Fires when the server can wait no longer for anything.</summary>
     public CancellationToken Cut => _cut.Token;

@@ -78,6 +78,9 @@ internal sealed class MutationBench : IAsyncDisposable
         return fault;
     }
 
+    /// <summary>Fails if something that was taken for a stream was not given back.</summary>
+    public void CheckBalance() => Array.ForEach(_targets, target => target.CheckBalance());
+
     public async ValueTask DisposeAsync()
     {
         foreach (MutationTarget target in _targets)

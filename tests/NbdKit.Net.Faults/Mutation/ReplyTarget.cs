@@ -111,6 +111,7 @@ internal sealed class ReplyTarget(bool handshake) : MutationTarget
             }
         }
         await client.DisposeAsync().AsTask().WaitAsync(Patience);
+        PoolBalance.Check(client.Slabs);
         foreach ((byte[] memory, ClientCall call) in buffers)
         {
             MutationException.Require(

@@ -57,6 +57,8 @@ internal class ServerTarget : MutationTarget
 
     public override Task<long> RunAsync(MutantStream stream, bool legal) => ServeAsync(stream.Variant, stream.Chunks, legal);
 
+    public override void CheckBalance() => Array.ForEach(_cores, PoolBalance.Check);
+
     public override async ValueTask DisposeAsync()
     {
         for (int i = 0; i < _cores.Length; i++)
@@ -93,6 +95,7 @@ internal class ServerTarget : MutationTarget
             });
         judge.Check(end.Reason);
         MutationException.Require(_ends == 1, $"the host was told {_ends} times of the end");
+        MutationException.Require(_cores[which].Budget.Held == 0, $"{_cores[which].Budget.Held} bytes of the budget are held after the end");
         MutationException.Require(Plugin.Open == 0, $"{Plugin.Open} contexts are open after the end");
         MutationException.Require(Plugin.Broken is null, Plugin.Broken!);
         MutationException.Require(

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Diagnostics;
 using System.Globalization;
 using NbdKit.Faults.Mutation;
+using NbdKit.Tests.Testing;
 
 namespace NbdKit.Faults.Rows;
 
@@ -20,6 +21,7 @@ namespace NbdKit.Faults.Rows;
 internal sealed class MalformedStreams : Fault
 {
     private const int GoodEvery = 16;
+    private const int WatchedPart = 10;
 
     public override string Id => "F03";
 
@@ -30,20 +32,33 @@ internal sealed class MalformedStreams : Fault
         var watch = Stopwatch.StartNew();
         long count = run.Size(1_000_000, 100_000_000);
         int shards = System.Environment.ProcessorCount;
-        int kept = await ReplayCorpusAsync();
         var dear = new ConcurrentQueue<long>();
-        long next = -1;
+        long next = 0;
         using var failed = new CancellationTokenSource();
-        await Task.WhenAll(Enumerable.Range(0, shards).Select(_ => Task.Run(ShardAsync)));
+        int kept;
+        // To be told of each array costs too much for all streams.
+        using (var arrays = new RentedArrays(minimum: 64))
+        {
+            kept = await ReplayCorpusAsync();
+            await RunToAsync(count / WatchedPart);
+            arrays.AssertBalanced();
+        }
+        await RunToAsync(count);
         await RunAloneAsync(run, dear);
         return string.Create(
             CultureInfo.InvariantCulture,
             $"{count} streams and {kept} of the corpus, none escaped, {count / watch.Elapsed.TotalSeconds:F0} a second");
 
-        async Task ShardAsync()
+        async Task RunToAsync(long end)
+        {
+            await Task.WhenAll(Enumerable.Range(0, shards).Select(_ => Task.Run(() => ShardAsync(end))));
+            next = end;
+        }
+
+        async Task ShardAsync(long end)
         {
             await using var bench = new MutationBench();
-            while (Interlocked.Increment(ref next) is var index && index < count && !failed.IsCancellationRequested)
+            while (Interlocked.Increment(ref next) - 1 is var index && index < end && !failed.IsCancellationRequested)
             {
                 (MutationTarget target, MutantStream stream, bool legal) = Make(bench, run, index);
                 switch (await MutationBench.RunAsync(target, stream, legal, tries: 1))
@@ -56,6 +71,7 @@ internal sealed class MalformedStreams : Fault
                         throw await ExceptionAsync(run, index, target, stream, legal, fault);
                 }
             }
+            bench.CheckBalance();
         }
     }
 
