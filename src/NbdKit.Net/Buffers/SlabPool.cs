@@ -6,7 +6,7 @@ namespace NbdKit.Buffers;
 internal sealed class SlabPool : IPooledObjectPolicy<Slab>
 {
     // What idle connections gave back and busy ones will want again; more is left to the garbage collector.
-    private const int Retained = 64;
+    public const int Retained = 64;
 
     private readonly ObjectPool<Slab> _pool;
     private int _made;

@@ -14,6 +14,10 @@ internal sealed partial class ServerCore : IDisposable
     // More threads than this would not make a machine faster that has to run them.
     private const int MaxThreads = 64;
 
+    // What connections in a hurry need of them again and again.
+    public const int RequestsRetained = 4096;
+    public const int LoansRetained = 256;
+
     // How long a layer that was told to end at once may take for it. One that does not heed its token cannot be ended from
     // outside; it must not hold the host either.
     public static readonly TimeSpan LastMoment = TimeSpan.FromMilliseconds(500);
@@ -38,8 +42,8 @@ internal sealed partial class ServerCore : IDisposable
         Payloads = new PayloadArrays((options.MaxServerBytesInFlight / 32) + (64 << 10));
         _exit = ExitWatchFor(options);
         _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;
-        PendingRequests = new DefaultObjectPool<PendingRequest>(PendingRequestPolicy, 4096);
-        Loans = new DefaultObjectPool<Loan>(LoanPolicy, 256);
+        PendingRequests = new DefaultObjectPool<PendingRequest>(PendingRequestPolicy, RequestsRetained);
+        Loans = new DefaultObjectPool<Loan>(LoanPolicy, LoansRetained);
     }
 
     public NbdBackend Backend { get; }

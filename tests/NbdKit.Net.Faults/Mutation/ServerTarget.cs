@@ -5,9 +5,8 @@ namespace NbdKit.Faults.Mutation;
 /// <summary>A server, and what a client sends it: with the handshake spoilt, or only the requests behind it.</summary>
 internal class ServerTarget : MutationTarget
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
-
-    private static readonly NbdServerOptions Common = new()
+    /// <summary>How good sessions are served.</summary>
+    public static readonly NbdServerOptions Common = new()
     {
         MaxPayload = 1 << 20,
         // Good sessions ask about unknown exports as often as they like, and must be served all the same.
@@ -15,6 +14,8 @@ internal class ServerTarget : MutationTarget
         HandshakeTimeout = Timeout.InfiniteTimeSpan,
         OpenTimeout = Timeout.InfiniteTimeSpan,
     };
+
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
 
     private static readonly NbdServerOptions[] Variants =
     [

@@ -14,8 +14,9 @@ namespace NbdKit.Faults.Rows;
 /// A stream that fails is made short and printed, with its seed and number, and written to a file. Put into the folder Corpus, it
 /// is run each time.
 /// <para>
-/// Branch coverage, measured by hand with coverlet around 50,000 streams of this row alone: 82 % of the folder Protocol (137 of 167),
-/// less than the 95 % that are asked for. What is missing most are filtered block status payloads.
+/// Branch coverage, measured by hand with coverlet around 100,000 streams of this row alone: all of the folder Protocol but one branch
+/// (166 of 167): a form of reply that there is not is refused before its size is asked for. Of what takes the peer's bytes elsewhere
+/// the row does not reach TLS, deadlines, transports that receive at once, a million extents or chunks, and memory that is lent.
 /// </para>
 /// </remarks>
 internal sealed class MalformedStreams : Fault
