@@ -82,11 +82,12 @@ internal sealed class ReplyWriter(
     }
 
     /// <summary>Queues a reply of the loop's own that lies elsewhere, behind what is staged.</summary>
-    public void Queue(ReplySegment segment)
+    /// <param name="segment">The reply.</param>
+    /// <param name="counted">The bytes of the budget that were taken for it; the queue counts it from now on.</param>
+    public void Queue(ReplySegment segment, int counted = 0)
     {
         Publish();
-        Enqueue(segment);
-        Wake();
+        Post(segment, counted);
     }
 
     /// <summary>Gives up the stage while there is nothing to put on it: an idle connection holds no memory.</summary>
@@ -110,9 +111,15 @@ internal sealed class ReplyWriter(
     // ---- requests that finish elsewhere ----
 
     /// <summary>Queues a complete reply and sees that it is sent.</summary>
-    public void Post(ReplySegment segment)
+    /// <inheritdoc cref="Queue"/>
+    public void Post(ReplySegment segment, int counted = 0)
     {
         Enqueue(segment);
+        if (counted > 0)
+        {
+            // Before it is sent, which may begin, and take its time, in the next call.
+            budget.Give(counted);
+        }
         Wake();
     }
 

@@ -95,8 +95,7 @@ internal sealed partial class Transmission
                 }
                 else
                 {
-                    _replies.Queue(ReplySegment.Rented(large, size));
-                    _budget.Give(counted);
+                    _replies.Queue(ReplySegment.Rented(large, size), counted);
                 }
                 Return(rented);
                 return;
