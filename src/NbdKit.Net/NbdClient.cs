@@ -1,4 +1,5 @@
 using Microsoft.Extensions.ObjectPool;
+using NbdKit.Buffers;
 using NbdKit.Client;
 
 namespace NbdKit;
@@ -66,6 +67,9 @@ public sealed partial class NbdClient : IAsyncDisposable
 
     /// <summary>The name of the export, as it was asked for.</summary>
     public string ExportName => _transmission.Session.ExportName;
+
+    /// <summary>What it receives into and sends from.</summary>
+    internal SlabPool Slabs => _transmission.Slabs;
 
     /// <summary>Whether the connection is encrypted.</summary>
     public bool IsTls => _transmission.Session.IsTls;

@@ -50,6 +50,9 @@ public sealed partial class NbdServer : IAsyncDisposable
         _core = new ServerCore(backend, options ?? new NbdServerOptions(), () => _ = StopAsync(CancellationToken.None));
     }
 
+    /// <summary>What its connections share.</summary>
+    internal ServerCore Core => _core;
+
     /// <summary>The endpoints that the server listens on, with ports resolved. Empty before the start.</summary>
     public IReadOnlyList<EndPoint> EndPoints => [.. _listeners.Select(l => l.EndPoint)];
 

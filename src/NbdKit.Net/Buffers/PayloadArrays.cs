@@ -23,6 +23,10 @@ internal sealed class PayloadArrays(long maxKept)
     private readonly List<byte[]> _kept = new(MaxKeptCount);
     private long _keptBytes;
     private bool _isUsed;
+    private int _largeInUse;
+
+    /// <summary>The arrays in use that are too large for the shared pool.</summary>
+    public int LargeInUse => Volatile.Read(ref _largeInUse);
 
     /// <summary>An array of at least so many bytes, of any content.</summary>
     /// <exception cref="OutOfMemoryException">There is not so much memory, not even after a collection.</exception>
@@ -32,21 +36,9 @@ internal sealed class PayloadArrays(long maxKept)
         {
             return ArrayPool<byte>.Shared.Rent(size);
         }
-        if (TakeKept(size) is { } kept)
-        {
-            return kept;
-        }
-        try
-        {
-            return GC.AllocateUninitializedArray<byte>(size);
-        }
-        catch (OutOfMemoryException)
-        {
-            // Where the heap has a hard limit, arrays that were given back may lie in the way of a new one until they are collected.
-            DropKept();
-            GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
-            return GC.AllocateUninitializedArray<byte>(size);
-        }
+        byte[] array = TakeKept(size) ?? Allocate(size);
+        Interlocked.Increment(ref _largeInUse);
+        return array;
     }
 
     /// <summary>Gives back an array, once.</summary>
@@ -57,6 +49,7 @@ internal sealed class PayloadArrays(long maxKept)
             ArrayPool<byte>.Shared.Return(array);
             return;
         }
+        Interlocked.Decrement(ref _largeInUse);
         if (array.Length > maxKept)
         {
             return;
@@ -83,6 +76,21 @@ internal sealed class PayloadArrays(long maxKept)
                 DropKept();
             }
             _isUsed = false;
+        }
+    }
+
+    private byte[] Allocate(int size)
+    {
+        try
+        {
+            return GC.AllocateUninitializedArray<byte>(size);
+        }
+        catch (OutOfMemoryException)
+        {
+            // Where the heap has a hard limit, arrays that were given back may lie in the way of a new one until they are collected.
+            DropKept();
+            GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+            return GC.AllocateUninitializedArray<byte>(size);
         }
     }
 

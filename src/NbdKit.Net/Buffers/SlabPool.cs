@@ -6,12 +6,16 @@ namespace NbdKit.Buffers;
 internal class SlabPool : IPooledObjectPolicy<Slab>
 {
     // What idle connections gave back and busy ones will want again; more is left to the garbage collector.
-    private const int Retained = 64;
+    public const int Retained = 64;
 
     private readonly ObjectPool<Slab> _pool;
     private int _inUse;
+    private int _made;
 
     public SlabPool() => _pool = new DefaultObjectPool<Slab>(this, Retained);
+
+    /// <summary>How many were ever made.</summary>
+    public int Made => Volatile.Read(ref _made);
 
     /// <summary>How many are rented now.</summary>
     public int InUse => Volatile.Read(ref _inUse);
@@ -34,7 +38,12 @@ internal class SlabPool : IPooledObjectPolicy<Slab>
         _pool.Return(slab);
     }
 
-    Slab IPooledObjectPolicy<Slab>.Create() => Create();
+    Slab IPooledObjectPolicy<Slab>.Create()
+    {
+        Slab slab = Create();
+        Interlocked.Increment(ref _made);
+        return slab;
+    }
 
     bool IPooledObjectPolicy<Slab>.Return(Slab obj) => true;
 

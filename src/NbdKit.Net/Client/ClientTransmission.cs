@@ -44,8 +44,7 @@ internal sealed partial class ClientTransmission : IPooledObjectPolicy<PendingCo
         Session = session;
         _options = options;
         _transport = session.Transport;
-        var slabs = new SlabPool();
-        _stage = new RequestStage(slabs, session.ExtendedHeaders);
+        _stage = new RequestStage(Slabs, session.ExtendedHeaders);
         _completions = new CompletionQueue(this);
         _continueSending = ContinueSending;
         _places = new PendingCommand?[options.MaxRequestsInFlight];
@@ -55,12 +54,14 @@ internal sealed partial class ClientTransmission : IPooledObjectPolicy<PendingCo
             _free.Push(i);
         }
         _pool = new DefaultObjectPool<PendingCommand>(this, _places.Length * 2);
-        _reader = new ReplyReader(this, session, options, slabs);
+        _reader = new ReplyReader(this, session, options, Slabs);
         _transport.BeginTransmission();
         _receiving = ReceiveAsync();
     }
 
     public ClientSession Session { get; }
+
+    public SlabPool Slabs { get; } = new();
 
     /// <summary>The requests that have a cookie now, also those that were given up.</summary>
     public int InFlight

@@ -88,6 +88,8 @@ internal sealed class ReplyWriter(
     {
         Publish();
         Enqueue(segment);
+        // Before it is sent, which may begin, and take its time, in the next call: the queue counts it from now on.
+        budget.Settle();
         Wake();
     }
 
@@ -112,9 +114,15 @@ internal sealed class ReplyWriter(
     // ---- requests that finish elsewhere ----
 
     /// <summary>Queues a complete reply and sees that it is sent.</summary>
-    public void Post(ReplySegment segment)
+    /// <param name="segment">The reply.</param>
+    /// <param name="counted">The bytes of the budget that were taken for it; the queue counts it from now on.</param>
+    public void Post(ReplySegment segment, int counted = 0)
     {
         Enqueue(segment);
+        if (counted > 0)
+        {
+            budget.Give(counted);
+        }
         Wake();
     }
 

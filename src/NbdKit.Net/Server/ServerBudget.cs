@@ -20,6 +20,9 @@ internal sealed class ServerBudget(long limit)
     // With no more than this somebody who waits may go on.
     private long _wakeAt = NobodyWaits;
 
+    /// <summary>What they hold now.</summary>
+    public long Held => Volatile.Read(ref _bytes);
+
     /// <summary>The limit for a process that may use so much memory, or whose memory is not known (0).</summary>
     public static long DefaultLimit(long availableBytes)
         => availableBytes > 0 ? Math.Clamp(availableBytes / 2, 1, MostByDefault) : MostByDefault;

@@ -14,6 +14,10 @@ internal sealed partial class ServerCore : IDisposable
     // More threads than this would not make a machine faster that has to run them.
     private const int MaxThreads = 64;
 
+    // What connections in a hurry need of them again and again.
+    public const int RequestsRetained = 4096;
+    public const int LoansRetained = 256;
+
     // How long a layer that was told to end at once may take for it. One that does not heed its token cannot be ended from
     // outside; it must not hold the host either.
     public static readonly TimeSpan LastMoment = TimeSpan.FromMilliseconds(500);
@@ -39,7 +43,8 @@ internal sealed partial class ServerCore : IDisposable
         Payloads = new PayloadArrays((options.MaxServerBytesInFlight / 32) + (64 << 10));
         _exit = ExitWatchFor(options);
         _last = options.StopAfterLast is { } grace ? new LastLeaver(grace, options.TimeProvider) : null;
-        PendingRequests = new DefaultObjectPool<PendingRequest>(new DefaultPooledObjectPolicy<PendingRequest>(), 4096);
+        PendingRequests = new DefaultObjectPool<PendingRequest>(PendingRequestPolicy, RequestsRetained);
+        Loans = new DefaultObjectPool<Loan>(LoanPolicy, LoansRetained);
     }
 
     public NbdBackend Backend { get; }
@@ -72,7 +77,11 @@ internal sealed partial class ServerCore : IDisposable
 
     public ObjectPool<PendingRequest> PendingRequests { get; }
 
-    public ObjectPool<Loan> Loans { get; } = new DefaultObjectPool<Loan>(new DefaultPooledObjectPolicy<Loan>(), 256);
+    public CountingPolicy<PendingRequest> PendingRequestPolicy { get; } = new();
+
+    public ObjectPool<Loan> Loans { get; }
+
+    public CountingPolicy<Loan> LoanPolicy { get; } = new();
 
     /// <summary>Fires when the server can wait no longer for anything.</summary>
     public CancellationToken Cut => _cut.Token;

@@ -102,11 +102,7 @@ internal sealed partial class Transmission
     {
         int held = pending.HeldBytes;
         _connection.Server.PendingRequests.Return(pending);
-        _replies.Post(reply);
-        if (held > 0)
-        {
-            _budget.Give(held);
-        }
+        _replies.Post(reply, held);
         _budget.EndRequest();
         _connection.LeaveIfIdle();
     }

@@ -165,6 +165,7 @@ internal sealed partial class Transmission
         _budget.BeginRequest();
         pending.Begin(this, header, data, slab, rented, heldBytes);
         _budget.Take(heldBytes);
+        _budget.Settle();
         return pending;
     }
 

@@ -60,6 +60,7 @@ internal sealed class CutServer : IAsyncDisposable
             .Check(end.Reason);
         NbdDisconnectReason[] expected = Expected(form, at, kind, bytes.Length, handshake, isIdle);
         MutationException.Require(expected.Contains(end.Reason), $"the end was {end}, not {string.Join(" or ", expected)}");
+        PoolBalance.Check(_core);
         MutationException.Require(_plugin.Open == 0, $"{_plugin.Open} contexts are open");
         MutationException.Require(_core.Connections.Count == 0, "the connection is still there");
     }

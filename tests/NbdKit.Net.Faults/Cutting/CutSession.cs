@@ -82,7 +82,7 @@ internal static class CutSession
     /// <summary>All that a server sends, where the handshake ends, and where each reply does.</summary>
     public static (byte[] Bytes, int Handshake, List<int> Replies) OfServer(int form)
     {
-        int speech = form == ExportName ? 0 : form - 1;
+        var speech = new ClientForm((byte)(form < Structured ? 0 : form));
         List<WireMessage> messages = form == ExportName
             ?
             [
@@ -91,14 +91,14 @@ internal static class CutSession
                     .U16(FieldKind.Flags, TxFlag.HasFlags | TxFlag.SendFlush | TxFlag.SendTrim | TxFlag.SendWriteZeroes | TxFlag.SendCache)
                     .Add(FieldKind.Data, new byte[124]),
             ]
-            : ServerSpeech.Handshake(new Random(4), speech == 0 ? 0 : speech + 1);
+            : ServerSpeech.Handshake(new Random(4), speech);
         int handshake = Mutator.Join(messages).Length;
         var replies = new List<int>();
         for (int i = 0; i < RequestsOf(form); i++)
         {
             (ushort command, int offset, int length) = Requests[i];
-            messages.AddRange(ServerSpeech.Reply(
-                new Random(i), speech == 0 ? 0 : speech + 1, ((ulong)(i + 1) << 32) | (uint)i, command, (ulong)offset, (uint)length));
+            messages.AddRange(ReplySpeech.Reply(
+                new Random(i), speech, ((ulong)(i + 1) << 32) | (uint)i, new ClientCall(command, offset, length)));
             replies.Add(Mutator.Join(messages).Length);
         }
         return (Mutator.Join(messages), handshake, replies);

@@ -5,8 +5,11 @@ namespace NbdKit.Faults.Mutation;
 /// <summary>Writes legal sessions of a client, as fields.</summary>
 internal static class ClientSpeech
 {
-    private static readonly string[] Names = ["", "", "", "odd", "huge", "missing"];
+    private static readonly string[] Names = ["", "", "", "odd", "huge", MutantHandle.Sick, MutantHandle.Late, "missing"];
     private static readonly string[] Queries = ["base:", "base:allocation", "x-test:", "x-test:second", "qemu:allocation-depth"];
+
+    // What a block status may name of the two contexts that were selected.
+    private static readonly uint[][] Contexts = [[1], [2], [1, 2], [2, 1]];
 
     /// <summary>A handshake with some questions in it, which enters the transmission phase.</summary>
     /// <param name="random">Decides which.</param>
@@ -37,7 +40,9 @@ internal static class ClientSpeech
                     messages.Add(WireMessage.Option(Opt.StartTls));
                     break;
                 case 4:
-                    messages.Add(WireMessage.Option(0x1234).Add(FieldKind.Data, [1, 2, 3]).Repair());
+                    // At times longer than what a server makes room for at once, and than what one that allows less parses.
+                    int length = random.Next(16) == 0 ? random.Next(8 << 10, 24 << 10) : 3;
+                    messages.Add(WireMessage.Option(0x1234).Add(FieldKind.Data, new byte[length]).Repair());
                     break;
                 default:
                     messages.Add(Info(Opt.Go, "missing", random));
@@ -50,7 +55,8 @@ internal static class ClientSpeech
         }
         if (form is 2 or 4)
         {
-            messages.Add(Meta(Opt.SetMeta, export, random));
+            // Of both there are, so that a block status with a payload has a choice.
+            messages.Add(Meta(Opt.SetMeta, export, random, "x-test:second"));
         }
         messages.Add(form == 0 && random.Next(3) == 0
             ? WireMessage.Option(Opt.ExportName).Add(FieldKind.Text, System.Text.Encoding.UTF8.GetBytes(export)).Repair()
@@ -69,6 +75,11 @@ internal static class ClientSpeech
             ulong cookie = (ulong)random.NextInt64();
             ulong offset = (ulong)random.Next(32) * 512;
             uint length = unit == 1 ? (uint)random.Next(1, 5000) : (uint)random.Next(1, 9) * unit;
+            if (unit == 1 && random.Next(64) == 0)
+            {
+                // As large as what has memory of its own.
+                (offset, length) = (0, 64 << 10);
+            }
             ushort type = (ushort)random.Next(8);
             ushort flags = type is Cmd.Write or Cmd.Trim or Cmd.WriteZeroes && random.Next(3) == 0 ? CmdFlag.Fua : CmdFlag.None;
             switch (type)
@@ -80,6 +91,11 @@ internal static class ClientSpeech
                     break;
                 case Cmd.Disc or Cmd.Flush when flushes:
                     messages.Add(WireMessage.Request(extended, Cmd.Flush, 0, cookie, 0, 0));
+                    break;
+                case Cmd.BlockStatus when form is 4 && random.Next(2) == 0:
+                    flags = (ushort)(CmdFlag.PayloadLength | (random.Next(3) == 0 ? CmdFlag.ReqOne : CmdFlag.None));
+                    messages.Add(WireMessage.Request(extended, type, flags, cookie, offset, 0)
+                        .StatusPayload(length, Contexts[random.Next(Contexts.Length)]));
                     break;
                 case Cmd.BlockStatus when form is 2 or 4:
                     flags = random.Next(3) == 0 ? CmdFlag.ReqOne : CmdFlag.None;
@@ -108,11 +124,16 @@ internal static class ClientSpeech
         return message.Repair();
     }
 
-    private static WireMessage Meta(uint option, string name, Random random)
+    private static WireMessage Meta(uint option, string name, Random random, params string[] second)
     {
         // One that selects something stands first.
+        string[] first = ["base:allocation", .. second];
         int more = random.Next(3);
-        WireMessage message = WireMessage.Option(option).Text(name).U32(FieldKind.Number, (uint)more + 1).Text("base:allocation");
+        WireMessage message = WireMessage.Option(option).Text(name).U32(FieldKind.Number, (uint)(first.Length + more));
+        foreach (string query in first)
+        {
+            message.Text(query);
+        }
         for (int i = 0; i < more; i++)
         {
             message.Text(Queries[random.Next(Queries.Length)]);

@@ -25,9 +25,9 @@ internal sealed class ExtentsTarget : ServerTarget
     public override MutantStream Make(Random random, bool legal)
     {
         int form = random.Next(2) == 0 ? 2 : 4;
-        string export = legal ? "" : random.Next(3) switch { 0 => "", 1 => "odd", _ => "huge" };
+        string export = legal ? "" : random.Next(4) switch { 0 => "", 1 => "odd", 2 => MutantHandle.Sick, _ => "huge" };
         List<WireMessage> session = ClientSpeech.Handshake(random, 0, form, export);
-        ulong size = export switch { "" => 64 << 10, "odd" => 1_000_000 & ~511UL, _ => (1UL << 62) };
+        ulong size = export switch { "" or MutantHandle.Sick => 64 << 10, "odd" => 1_000_000 & ~511UL, _ => (1UL << 62) };
         for (int i = random.Next(1, 5); i > 0; i--)
         {
             ulong length = Math.Min(size, random.Next(4) switch

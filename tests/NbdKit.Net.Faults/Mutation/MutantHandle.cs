@@ -1,8 +1,16 @@
 namespace NbdKit.Faults.Mutation;
 
 /// <summary>One context of a <see cref="MutantPlugin"/>.</summary>
-internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : INbdPluginHandle
+internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info, string name) : INbdPluginHandle
 {
+    /// <summary>The export that fails every second block of 512 bytes, and says more about it than fits in a reply.</summary>
+    public const string Sick = "sick";
+
+    /// <summary>The export whose calls end on another thread.</summary>
+    public const string Late = "late";
+
+    private static readonly string Complaint = string.Concat(Enumerable.Repeat("it hurts\0 \U0001f9ca ", 400));
+
     private bool _closed;
 
     public ValueTask<NbdExportInfo> GetInfoAsync(CancellationToken cancellationToken) => new(info);
@@ -15,7 +23,7 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
         {
             bytes[i] = MutantPlugin.At((ulong)offset + (uint)i);
         }
-        return default;
+        return EndAsync();
     }
 
     // What is reported to be zero is not touched, but for bytes that must not be sent.
@@ -24,11 +32,11 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
     {
         await ReadAsync(buffer, offset, cancellationToken);
         plugin.Extents?.Invoke(offset, buffer.Length, extents);
+        AddZeroes(extents);
         foreach (Extent extent in extents)
         {
             if ((extent.Status & ExtentStatus.Zero) != 0)
             {
-                plugin.AddZeroes(extent.Offset, extent.Length);
                 buffer.Span.Slice((int)(extent.Offset - offset), (int)extent.Length).Fill(0xa5);
             }
         }
@@ -37,27 +45,27 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
     public ValueTask WriteAsync(ReadOnlyMemory<byte> data, long offset, RequestFlags flags, CancellationToken cancellationToken)
     {
         Check(offset, data.Length);
-        return default;
+        return EndAsync();
     }
 
-    public ValueTask FlushAsync(CancellationToken cancellationToken) => default;
+    public ValueTask FlushAsync(CancellationToken cancellationToken) => EndAsync();
 
     public ValueTask TrimAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
         Check(offset, length);
-        return default;
+        return EndAsync();
     }
 
     public ValueTask ZeroAsync(long offset, long length, RequestFlags flags, CancellationToken cancellationToken)
     {
         Check(offset, length);
-        return default;
+        return EndAsync();
     }
 
     public ValueTask CacheAsync(long offset, long length, CancellationToken cancellationToken)
     {
         Check(offset, length);
-        return default;
+        return EndAsync();
     }
 
     public ValueTask ExtentsAsync(
@@ -71,8 +79,9 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
         else
         {
             plugin.Extents(offset, length, extents);
+            AddZeroes(extents);
         }
-        return default;
+        return EndAsync();
     }
 
     public ValueTask CloseAsync()
@@ -83,12 +92,35 @@ internal sealed class MutantHandle(MutantPlugin plugin, NbdExportInfo info) : IN
         return default;
     }
 
+    private async ValueTask EndAsync()
+    {
+        if (name == Late)
+        {
+            await Task.Yield();
+        }
+    }
+
+    private void AddZeroes(ExtentList extents)
+    {
+        foreach (Extent extent in extents)
+        {
+            if ((extent.Status & ExtentStatus.Zero) != 0)
+            {
+                plugin.AddZeroes(extent.Offset, extent.Length);
+            }
+        }
+    }
+
     // What does not lie inside of the export, or is nothing at all, must not come as far as a plugin.
     private void Check(long offset, long length)
     {
         if (_closed || offset < 0 || length < 1 || length > info.Size - offset)
         {
             plugin.Broken = $"a call for {length} bytes at {offset} of {info.Size} (closed: {_closed})";
+        }
+        if (name == Sick && (offset & 512) != 0)
+        {
+            throw new NbdException(NbdError.IoError, Complaint);
         }
     }
 }

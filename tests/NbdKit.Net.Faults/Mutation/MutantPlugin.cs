@@ -62,16 +62,21 @@ internal sealed class MutantPlugin : INbdPlugin
             {
                 Size = 1_000_003,
                 BlockSize = new BlockSize(512, 4096, 1 << 20),
+                CanFlush = false,
+                CanTrim = false,
+                CanFastZero = false,
                 CanZero = Support.Emulate,
                 CanFua = Support.Emulate,
                 CanCache = Support.Emulate,
                 CanReadSparse = Support.None,
             },
             "huge" => all with { Size = long.MaxValue },
+            MutantHandle.Late => all,
+            MutantHandle.Sick => all with { CanReadSparse = Support.Emulate },
             _ => throw new NbdException(NbdError.InvalidArgument, $"there is no export '{context.ExportName}'"),
         };
         Interlocked.Increment(ref _open);
-        return new(new MutantHandle(this, info));
+        return new(new MutantHandle(this, info, context.ExportName));
     }
 
     /// <summary>A read was told that part of it is zero.</summary>

@@ -19,5 +19,10 @@ internal abstract class MutationTarget : IAsyncDisposable
     /// <exception cref="MutationException">It did wrong.</exception>
     public abstract Task<long> RunAsync(MutantStream stream, bool legal);
 
+    /// <summary>Fails if something that was taken for a stream was not given back.</summary>
+    public virtual void CheckBalance()
+    {
+    }
+
     public virtual ValueTask DisposeAsync() => default;
 }

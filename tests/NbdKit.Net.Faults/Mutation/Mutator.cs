@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using NbdKit.Tests.Testing;
 
 namespace NbdKit.Faults.Mutation;
 
@@ -11,6 +12,12 @@ internal static class Mutator
         65_535, 65_537, 128 << 10, (128 << 10) + 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 32 << 20,
         int.MaxValue, 1UL << 31, uint.MaxValue - 1, uint.MaxValue, 1UL << 32, (1UL << 32) + 1,
         long.MaxValue - 1, long.MaxValue, 1UL << 63, ulong.MaxValue - 1, ulong.MaxValue,
+    ];
+
+    private static readonly ulong[] Magics =
+    [
+        Magic.Nbd, Magic.IHaveOpt, Magic.OptionReply, Magic.Request, Magic.SimpleReply, Magic.Chunk, Magic.ExtendedRequest, Magic.ExtendedReply,
+        0x0000_4202_8186_1253, .. Magic.Historic,
     ];
 
     private static readonly byte[][] Texts =
@@ -42,7 +49,9 @@ internal static class Mutator
                     messages.RemoveAt(at);
                     break;
                 case 1:
-                    messages.Insert(at, messages[at].Copy());
+                    // At times more often than anybody counts.
+                    bool isFlood = random.Next(16) == 0 && messages[at].Fields.Sum(field => field.Bytes.Length) < 256;
+                    messages.InsertRange(at, Enumerable.Range(0, isFlood ? 70 : 1).Select(_ => messages[at].Copy()).ToList());
                     break;
                 case 2:
                     int to = random.Next(keep, messages.Count);
@@ -76,7 +85,8 @@ internal static class Mutator
     /// <summary>The pieces in which bytes arrive: often all in one, at times every byte alone.</summary>
     public static byte[][] Chop(byte[] bytes, Random random)
     {
-        int most = random.Next(8) switch { < 4 => int.MaxValue, < 6 => 200, 6 => 20, _ => 1 };
+        // A long stream in single bytes would cost more than it may.
+        int most = Math.Max(random.Next(8) switch { < 4 => int.MaxValue, < 6 => 200, 6 => 20, _ => 1 }, bytes.Length >> 11);
         var chunks = new List<byte[]>();
         for (int at = 0; at < bytes.Length;)
         {
@@ -110,7 +120,8 @@ internal static class Mutator
                 message.Fields[at] = field with { Bytes = Other(field, random) };
                 break;
         }
-        if (random.Next(3) > 0 && field.Kind is FieldKind.Text or FieldKind.Data)
+        // What is longer or shorter now gets as far as the parser only if the lengths before it agree.
+        if (random.Next(3) > 0 && field.Kind != FieldKind.Length)
         {
             message.Repair();
         }
@@ -127,6 +138,7 @@ internal static class Mutator
         ulong value = BinaryPrimitives.ReadUInt64BigEndian(wide);
         value = field.Kind switch
         {
+            FieldKind.Magic when random.Next(4) > 0 => Magics[random.Next(Magics.Length)],
             FieldKind.Type when random.Next(4) > 0 => (ulong)random.Next(14),
             FieldKind.Flags when random.Next(4) > 0 => value ^ (1UL << random.Next(8 * field.Bytes.Length)),
             _ => random.Next(4) switch

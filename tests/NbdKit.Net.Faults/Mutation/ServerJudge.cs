@@ -65,7 +65,7 @@ internal sealed class ServerJudge(byte[] input, byte[] output, ServerRules rules
                 return;
             }
             bool acknowledged = TakeReplies(option);
-            if (option == Opt.Abort)
+            if (option == Opt.Abort && acknowledged)
             {
                 return;
             }

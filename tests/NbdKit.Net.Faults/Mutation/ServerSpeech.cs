@@ -2,108 +2,120 @@ using NbdKit.Tests.Testing;
 
 namespace NbdKit.Faults.Mutation;
 
-/// <summary>Writes what a server says to the client of <see cref="ReplyTarget"/>, as fields.</summary>
+/// <summary>Writes what a server says in the handshake to a client of a <see cref="ClientForm"/>, as fields.</summary>
 internal static class ServerSpeech
 {
     public const ulong Size = 1 << 20;
 
-    private const uint ContextId = 7;
+    public const uint FirstContext = 7;
+
+    private const ushort Flags = TxFlag.HasFlags | TxFlag.SendFlush | TxFlag.SendFua | TxFlag.SendTrim | TxFlag.SendWriteZeroes
+        | TxFlag.SendDf | TxFlag.SendCache;
+
+    private static readonly uint[] Refusals =
+    [
+        Rep.Unsup, Rep.Policy, Rep.Invalid, Rep.Platform, Rep.TlsRequired, Rep.Unknown, Rep.Shutdown, Rep.BlockSizeRequired, Rep.TooBig,
+        Rep.ExtendedHeadersRequired, 0x80000063,
+    ];
 
     /// <summary>The greeting and the replies to the options that the client sends.</summary>
-    /// <param name="random">Decides what may be one way or another.</param>
-    /// <param name="form">0 simple, 1 structured replies, 2 with base:allocation, 3 extended headers with base:allocation.</param>
-    public static List<WireMessage> Handshake(Random random, int form)
+    public static List<WireMessage> Handshake(Random random, ClientForm form)
     {
-        List<WireMessage> messages =
-        [
-            new WireMessage().U64(FieldKind.Magic, Magic.Nbd).U64(FieldKind.Magic, Magic.IHaveOpt).U16(FieldKind.Flags, 3),
-        ];
-        if (form > 0)
+        bool noZeroes = random.Next(4) > 0;
+        // Before there were options there was one way in only.
+        if (form is { IsStructured: false, IsRefused: true } && random.Next(2) == 0)
         {
-            messages.Add(WireMessage.OptionReply(form == 3 ? Opt.ExtendedHeaders : Opt.StructuredReply, Rep.Ack));
+            return [Greeting(noZeroes ? 2u : 0), Export(noZeroes)];
         }
-        if (form >= 2)
+        List<WireMessage> messages = [.. Beginning(form, noZeroes), .. Contexts(form)];
+        if (form.IsRefused)
         {
-            messages.Add(WireMessage.OptionReply(Opt.SetMeta, Rep.MetaContext)
-                .U32(FieldKind.Number, ContextId).Add(FieldKind.Text, "base:allocation"u8.ToArray()).Repair());
-            messages.Add(WireMessage.OptionReply(Opt.SetMeta, Rep.Ack));
+            messages.Add(Refusal(Opt.Go, Rep.Unsup));
+            messages.Add(Export(noZeroes));
+            return messages;
         }
-        messages.Add(WireMessage.OptionReply(Opt.Go, Rep.Info)
-            .U16(FieldKind.Type, InfoType.Export).U64(FieldKind.Number, Size)
-            .U16(FieldKind.Flags, TxFlag.HasFlags | TxFlag.SendFlush | TxFlag.SendFua | TxFlag.SendTrim | TxFlag.SendWriteZeroes
-                | TxFlag.SendDf | TxFlag.SendCache).Repair());
-        if (random.Next(2) == 0)
-        {
-            messages.Add(WireMessage.OptionReply(Opt.Go, Rep.Info)
-                .U16(FieldKind.Type, InfoType.BlockSize).U32(FieldKind.Number, 1).U32(FieldKind.Number, 4096)
-                .U32(FieldKind.Number, 32 << 20).Repair());
-        }
-        if (random.Next(2) == 0)
-        {
-            messages.Add(WireMessage.OptionReply(Opt.Go, Rep.Info)
-                .U16(FieldKind.Type, InfoType.Description).Add(FieldKind.Text, "a disk"u8.ToArray()).Repair());
-        }
-        messages.Add(WireMessage.OptionReply(Opt.Go, Rep.Ack));
+        messages.AddRange(Infos(random, Opt.Go, form, [TextInfo(InfoType.Description, "a disk"), Blocks(1, random.Next(2) == 0)]));
         return messages;
     }
 
-    /// <summary>The reply to a request, in one of the ways that there are.</summary>
-    public static List<WireMessage> Reply(Random random, int form, ulong cookie, ushort command, ulong offset, uint length)
+    /// <summary>The greeting, and the replies up to the first export that is named.</summary>
+    public static List<WireMessage> Beginning(ClientForm form, bool noZeroes)
     {
-        bool extended = form == 3;
-        if (form == 0 || (form < 3 && command is not (Cmd.Read or Cmd.BlockStatus)))
+        List<WireMessage> messages = [Greeting(noZeroes ? 3u : 1)];
+        if (form.IsRefused && form.IsStructured)
         {
-            WireMessage simple = new WireMessage().U32(FieldKind.Magic, Magic.SimpleReply).U32(FieldKind.Number, 0)
-                .U64(FieldKind.Cookie, cookie);
-            return [command == Cmd.Read ? simple.Add(FieldKind.Data, Data(offset, length)) : simple];
+            messages.Add(Refusal(Opt.ExtendedHeaders, Rep.Unsup));
         }
-        switch (command)
+        if (form.IsStructured)
         {
-            case Cmd.Read when random.Next(2) == 0:
-                uint part = length / 2;
-                return
-                [
-                    WireMessage.Chunk(extended, 0, ChunkType.OffsetData, cookie, offset)
-                        .U64(FieldKind.Number, offset + part).Add(FieldKind.Data, Data(offset + part, length - part)).Repair(),
-                    WireMessage.Chunk(extended, 1, ChunkType.OffsetHole, cookie, offset)
-                        .U64(FieldKind.Number, offset).U32(FieldKind.Number, part).Repair(),
-                ];
-            case Cmd.Read:
-                return
-                [
-                    WireMessage.Chunk(extended, 1, ChunkType.OffsetData, cookie, offset)
-                        .U64(FieldKind.Number, offset).Add(FieldKind.Data, Data(offset, length)).Repair(),
-                ];
-            case Cmd.BlockStatus:
-                WireMessage status = WireMessage.Chunk(
-                    extended, 1, extended ? ChunkType.BlockStatusExtended : ChunkType.BlockStatus, cookie, offset)
-                    .U32(FieldKind.Number, ContextId);
-                return
-                [
-                    (extended
-                        ? status.U32(FieldKind.Number, 2)
-                            .U64(FieldKind.Number, length / 2).U64(FieldKind.Flags, 0)
-                            .U64(FieldKind.Number, length - (length / 2)).U64(FieldKind.Flags, 3)
-                        : status.U32(FieldKind.Number, length / 2).U32(FieldKind.Flags, 0)
-                            .U32(FieldKind.Number, length - (length / 2)).U32(FieldKind.Flags, 3)).Repair(),
-                ];
-            default:
-                return [WireMessage.Chunk(extended, 1, ChunkType.None, cookie, offset)];
+            messages.Add(WireMessage.OptionReply(form.IsExtended ? Opt.ExtendedHeaders : Opt.StructuredReply, Rep.Ack));
         }
+        return messages;
     }
 
-    /// <summary>A chunk that fails a request.</summary>
-    public static WireMessage Error(int form, ulong cookie, ulong offset)
-        => WireMessage.Chunk(form == 3, 1, ChunkType.Error, cookie, offset)
-            .U32(FieldKind.Number, 5).U16(FieldKind.Length, 3).Add(FieldKind.Text, "bad"u8.ToArray()).Repair();
+    /// <summary>The replies to the options for contexts that come before an export is entered.</summary>
+    public static List<WireMessage> Contexts(ClientForm form)
+        => form.IsStructured
+            ? [.. form.ListsContexts ? ContextList(Opt.ListMeta, form) : [], .. form.Contexts.Count > 0 ? ContextList(Opt.SetMeta, form) : []]
+            : [];
 
-    private static byte[] Data(ulong offset, uint length)
+    public static List<WireMessage> ContextList(uint option, ClientForm form)
+        =>
+        [
+            .. form.Contexts.Select((name, i) => WireMessage.OptionReply(option, Rep.MetaContext)
+                .U32(FieldKind.Number, FirstContext + (uint)i).Add(FieldKind.Text, System.Text.Encoding.UTF8.GetBytes(name)).Repair()),
+            WireMessage.OptionReply(option, Rep.Ack),
+        ];
+
+    /// <summary>A list of exports.</summary>
+    public static List<WireMessage> Exports(Random random)
     {
-        byte[] data = new byte[length];
-        for (int i = 0; i < data.Length; i++)
+        List<WireMessage> messages = [];
+        foreach (string name in (string[])["", "odd", "huge"])
         {
-            data[i] = MutantPlugin.At(offset + (uint)i);
+            WireMessage export = WireMessage.OptionReply(Opt.List, Rep.Server).Text(name);
+            messages.Add((random.Next(2) == 0 ? export : export.Add(FieldKind.Text, "a disk"u8.ToArray())).Repair());
         }
-        return data;
+        return [.. messages[random.Next(messages.Count)..], WireMessage.OptionReply(Opt.List, Rep.Ack)];
+    }
+
+    /// <summary>What NBD_OPT_INFO and NBD_OPT_GO are answered with: what they must be, and some of the rest, in any order.</summary>
+    public static List<WireMessage> Infos(Random random, uint option, ClientForm form, List<WireMessage> more)
+    {
+        List<WireMessage> infos =
+        [
+            new WireMessage().U16(FieldKind.Type, InfoType.Export).U64(FieldKind.Number, Size)
+                .U16(FieldKind.Flags, (ushort)(Flags | (form.FiltersStatus ? TxFlag.BlockStatusPayload : 0))),
+            .. more.Where(_ => random.Next(2) == 0),
+        ];
+        random.Shuffle(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(infos));
+        return
+        [
+            .. infos.Select(info => WireMessage.OptionReply(option, Rep.Info).Append(info).Repair()),
+            WireMessage.OptionReply(option, Rep.Ack),
+        ];
+    }
+
+    public static WireMessage Blocks(uint minimum, bool unlimited)
+        => new WireMessage().U16(FieldKind.Type, InfoType.BlockSize).U32(FieldKind.Number, minimum).U32(FieldKind.Number, Math.Max(minimum, 4096))
+            .U32(FieldKind.Number, unlimited ? uint.MaxValue : 32u << 20);
+
+    public static WireMessage TextInfo(ushort type, string text)
+        => new WireMessage().U16(FieldKind.Type, type).Add(FieldKind.Text, System.Text.Encoding.UTF8.GetBytes(text));
+
+    /// <summary>One of the errors that there are for options, and one that there is not.</summary>
+    public static WireMessage Refusal(Random random, uint option) => Refusal(option, Refusals[random.Next(Refusals.Length)]);
+
+    private static WireMessage Refusal(uint option, uint error)
+        => WireMessage.OptionReply(option, error).Add(FieldKind.Text, "no"u8.ToArray()).Repair();
+
+    private static WireMessage Greeting(uint flags)
+        => new WireMessage().U64(FieldKind.Magic, Magic.Nbd).U64(FieldKind.Magic, Magic.IHaveOpt).U16(FieldKind.Flags, (ushort)flags);
+
+    // The reply to NBD_OPT_EXPORT_NAME.
+    private static WireMessage Export(bool noZeroes)
+    {
+        WireMessage export = new WireMessage().U64(FieldKind.Number, Size).U16(FieldKind.Flags, Flags);
+        return noZeroes ? export : export.Add(FieldKind.Data, new byte[124]);
     }
 }

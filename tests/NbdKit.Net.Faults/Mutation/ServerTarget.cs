@@ -5,9 +5,8 @@ namespace NbdKit.Faults.Mutation;
 /// <summary>A server, and what a client sends it: with the handshake spoilt, or only the requests behind it.</summary>
 internal class ServerTarget : MutationTarget
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
-
-    private static readonly NbdServerOptions Common = new()
+    /// <summary>How good sessions are served.</summary>
+    public static readonly NbdServerOptions Common = new()
     {
         MaxPayload = 1 << 20,
         // Good sessions ask about unknown exports as often as they like, and must be served all the same.
@@ -16,12 +15,18 @@ internal class ServerTarget : MutationTarget
         OpenTimeout = Timeout.InfiniteTimeSpan,
     };
 
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+
     private static readonly NbdServerOptions[] Variants =
     [
         Common,
         Common with { RequirePayloadFlag = true, OfferNoZeroes = false },
         Common with { ReadOnly = true },
+        Common with { MaxOptionPayload = 8 << 10, MaxMetaQueries = 2, MaxOpensInHandshake = 2, MaxOptions = 6 },
+        Common with { OfferStructuredReplies = false, OfferExtendedHeaders = false, OfferMetaContexts = false, OfferList = false },
     ];
+
+    private static readonly string[] Exports = ["odd", "huge", MutantHandle.Sick, MutantHandle.Late];
 
     private readonly bool _handshake;
     private readonly NbdBackend[] _backends;
@@ -52,6 +57,8 @@ internal class ServerTarget : MutationTarget
     }
 
     public override Task<long> RunAsync(MutantStream stream, bool legal) => ServeAsync(stream.Variant, stream.Chunks, legal);
+
+    public override void CheckBalance() => Array.ForEach(_cores, PoolBalance.Check);
 
     public override async ValueTask DisposeAsync()
     {
@@ -89,6 +96,7 @@ internal class ServerTarget : MutationTarget
             });
         judge.Check(end.Reason);
         MutationException.Require(_ends == 1, $"the host was told {_ends} times of the end");
+        MutationException.Require(_cores[which].Budget.Held == 0, $"{_cores[which].Budget.Held} bytes of the budget are held after the end");
         MutationException.Require(Plugin.Open == 0, $"{Plugin.Open} contexts are open after the end");
         MutationException.Require(Plugin.Broken is null, Plugin.Broken!);
         MutationException.Require(
@@ -100,7 +108,7 @@ internal class ServerTarget : MutationTarget
     private (List<WireMessage> Messages, int Keep) Session(Random random, bool legal)
     {
         int form = random.Next(5);
-        string export = legal || random.Next(4) > 0 ? "" : random.Next(2) == 0 ? "odd" : "huge";
+        string export = legal || random.Next(4) > 0 ? "" : Exports[random.Next(Exports.Length)];
         List<WireMessage> messages = ClientSpeech.Handshake(random, _handshake ? 4 : 0, form, export);
         int keep = _handshake ? 0 : messages.Count;
         messages.AddRange(ClientSpeech.Requests(random, form, export, flushes: true));

@@ -1,15 +1,19 @@
+using System.Buffers;
 using System.Buffers.Binary;
+using System.Runtime.InteropServices;
 using System.Text;
+using System.Text.RegularExpressions;
 using NbdKit.Protocol;
 
 namespace NbdKit.Faults.Mutation;
 
-/// <summary>What is parsed from text that others wrote: URIs, numbers of configurations, queries for meta contexts.</summary>
+/// <summary>What is parsed from text that others wrote: URIs, numbers of configurations, names, queries for meta contexts.</summary>
 /// <remarks>The variant says which; the text may come in one piece only.</remarks>
 internal sealed class TextTarget : MutationTarget
 {
     private const int Uris = 0;
     private const int Queries = 1;
+    private const int Names = 7;
 
     private static readonly string[][] Good =
     [
@@ -23,6 +27,7 @@ internal sealed class TextTarget : MutationTarget
         ["0.1", "10%", "1:10", "1/10", "0", "1e-5", "150%"],
         ["1", "100ms", "1.5s", "3us", "7\u03bcs", "9ns", "0"],
         ["0", "-1", "+7", "0x10", "017", "-9223372036854775808"],
+        ["base:allocation", "x-test:second", "qemu:allocation-depth", "nbd-server:x", "x-:", "base:"],
     ];
 
     private static readonly string[] Junk =
@@ -58,12 +63,17 @@ internal sealed class TextTarget : MutationTarget
                 case 3:
                     text.Insert(at, new string((char)random.Next('!', '~'), random.Next(1, 80)));
                     break;
+                case 4 when variant == Names:
+                    // Some are too long for the protocol, and some only because of what they are made of.
+                    text.Insert(at, new string("n\u00e9\u2215"[random.Next(3)], random.Next(1300, 4200)));
+                    break;
                 default:
                     text.Insert(at, Junk[random.Next(Junk.Length)]);
                     break;
             }
         }
-        byte[] bytes = Encoding.UTF8.GetBytes(text.ToString());
+        // Only UTF-16 has halves of characters.
+        byte[] bytes = variant == Names ? MemoryMarshal.AsBytes(text.ToString().AsSpan()).ToArray() : Encoding.UTF8.GetBytes(text.ToString());
         return new MutantStream(variant, [variant == Queries ? Query(bytes, legal ? null : random) : bytes]);
     }
 
@@ -78,6 +88,9 @@ internal sealed class TextTarget : MutationTarget
                 break;
             case Queries:
                 CheckQuery(bytes, legal);
+                break;
+            case Names:
+                CheckName(MemoryMarshal.Cast<byte, char>(bytes).ToString(), legal);
                 break;
             case 2:
                 MutationException.Require(Parse(() => NbdParse.Size(text), legal) is null or >= 0L, $"the size '{text}' is negative");
@@ -134,6 +147,37 @@ internal sealed class TextTarget : MutationTarget
             same!.ToString() == again && same.ExportName == uri.ExportName && same.IsTls == uri.IsTls && same.UserName == uri.UserName
                 && same.TlsHostName == uri.TlsHostName && same.TlsVerifyPeer == uri.TlsVerifyPeer,
             $"'{text}' became '{again}', which says something else");
+    }
+
+    private static void CheckName(string text, bool legal)
+    {
+        int length = 0;
+        bool isString = true;
+        for (ReadOnlySpan<char> rest = text; rest.Length > 0;)
+        {
+            isString &= Rune.DecodeFromUtf16(rest, out Rune rune, out int used) == OperationStatus.Done && rune.Value != 0;
+            length += rune.Utf8SequenceLength;
+            rest = rest[used..];
+        }
+        isString &= length <= 4096;
+        MutationException.Require(isString || !legal, "a good name is none");
+        MutationException.Require(IsTaken(() => WireString.Check(text, "name")) == isString, $"a string of {length} bytes: '{text}'");
+        MutationException.Require(
+            IsTaken(() => MetaContextName.Check(text)) == (isString && Regex.IsMatch(text, "^(base|nbd-server|qemu|x-[^:]*):")),
+            $"the name of a meta context: '{text}'");
+    }
+
+    private static bool IsTaken(Action check)
+    {
+        try
+        {
+            check();
+            return true;
+        }
+        catch (ArgumentException)
+        {
+            return false;
+        }
     }
 
     private static byte[] Query(byte[] text, Random? random)

@@ -14,11 +14,11 @@ internal sealed class WireMessage
 
     /// <summary>An option with its data: fields that are added are part of the data, and of its length.</summary>
     public static WireMessage Option(uint option)
-        => new WireMessage().U64(FieldKind.Magic, Magic.IHaveOpt).U32(FieldKind.Type, option).Length(Rest);
+        => new WireMessage().U64(FieldKind.Magic, Magic.IHaveOpt).U32(FieldKind.Type, option).Length(4);
 
     /// <summary>A reply to an option, in the same way.</summary>
     public static WireMessage OptionReply(uint option, uint type)
-        => new WireMessage().U64(FieldKind.Magic, Magic.OptionReply).U32(FieldKind.Type, option).U32(FieldKind.Type, type).Length(Rest);
+        => new WireMessage().U64(FieldKind.Magic, Magic.OptionReply).U32(FieldKind.Type, option).U32(FieldKind.Type, type).Length(4);
 
     /// <summary>A request; a payload that is added sets its length.</summary>
     public static WireMessage Request(bool extended, ushort type, ushort flags, ulong cookie, ulong offset, ulong length)
@@ -32,21 +32,15 @@ internal sealed class WireMessage
         return extended ? message.U64(FieldKind.Number, length) : message.U32(FieldKind.Number, (uint)length);
     }
 
-    /// <summary>A chunk of a structured reply: fields that are added are its payload.</summary>
-    public static WireMessage Chunk(bool extended, ushort flags, ushort type, ulong cookie, ulong offset)
+    /// <summary>A chunk of a structured reply, not its last: fields that are added are its payload.</summary>
+    public static WireMessage Chunk(bool extended, ushort type, ulong cookie, ulong offset)
     {
         WireMessage message = new WireMessage()
             .U32(FieldKind.Magic, extended ? Magic.ExtendedReply : Magic.Chunk)
-            .U16(FieldKind.Flags, flags)
+            .U16(FieldKind.Flags, 0)
             .U16(FieldKind.Type, type)
             .U64(FieldKind.Cookie, cookie);
-        if (extended)
-        {
-            message.U64(FieldKind.Number, offset);
-            message.Fields.Add(new WireField(FieldKind.Length, new byte[8], Rest));
-            return message;
-        }
-        return message.Length(Rest);
+        return extended ? message.U64(FieldKind.Number, offset).Length(8) : message.Length(4);
     }
 
     public WireMessage U16(FieldKind kind, ushort value)
@@ -71,7 +65,18 @@ internal sealed class WireMessage
     }
 
     /// <summary>A string with its length in front.</summary>
-    public WireMessage Text(string text) => Length(1).Add(FieldKind.Text, Encoding.UTF8.GetBytes(text));
+    public WireMessage Text(string text, int lengthBytes = 4)
+    {
+        Fields.Add(new WireField(FieldKind.Length, new byte[lengthBytes], Covers: 1));
+        return Add(FieldKind.Text, Encoding.UTF8.GetBytes(text));
+    }
+
+    /// <summary>All fields of another message.</summary>
+    public WireMessage Append(WireMessage other)
+    {
+        Fields.AddRange(other.Fields);
+        return this;
+    }
 
     public WireMessage Add(FieldKind kind, byte[] bytes)
     {
@@ -80,11 +85,17 @@ internal sealed class WireMessage
     }
 
     /// <summary>The payload of a request, whose length is the field before it.</summary>
-    public WireMessage Payload(byte[] bytes)
+    public WireMessage Payload(byte[] bytes) => CountRest().Add(FieldKind.Data, bytes);
+
+    /// <summary>The payload of a block status, whose length is the field before it: effect length 64, then ids of 32 bits.</summary>
+    public WireMessage StatusPayload(ulong effectLength, params ReadOnlySpan<uint> contexts)
     {
-        WireField length = Fields[^1];
-        Fields[^1] = length with { Kind = FieldKind.Length, Covers = Rest };
-        return Add(FieldKind.Data, bytes);
+        CountRest().U64(FieldKind.Number, effectLength);
+        foreach (uint context in contexts)
+        {
+            U32(FieldKind.Type, context);
+        }
+        return Repair();
     }
 
     /// <summary>Makes all lengths right.</summary>
@@ -107,9 +118,15 @@ internal sealed class WireMessage
     /// <summary>A copy that can be changed without this one.</summary>
     public WireMessage Copy() => new() { Fields = [.. Fields] };
 
-    private WireMessage Length(int covers)
+    private WireMessage CountRest()
     {
-        Fields.Add(new WireField(FieldKind.Length, new byte[4], covers));
+        Fields[^1] = Fields[^1] with { Kind = FieldKind.Length, Covers = Rest };
+        return this;
+    }
+
+    private WireMessage Length(int bytes)
+    {
+        Fields.Add(new WireField(FieldKind.Length, new byte[bytes], Rest));
         return this;
     }
 }

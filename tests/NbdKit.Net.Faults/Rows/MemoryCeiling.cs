@@ -35,24 +35,27 @@ internal sealed class MemoryCeiling : Fault
         Fault[] rows =
         [
             new HalfOpenHandshakes { Clients = 500 },
+            new LiveStreams(),
             new CancellationStorm { Clients = 40 },
             new DeafReaders { Budget = 64 << 20, Share = 0.3 },
             new OptionFloods { Clients = 200 },
         ];
         FaultRun small = run with { Count = run.IsRelease ? null : 0 };
-        int[] counts = [500, 3, 12, 200];
+        int[] counts = [500, 4_000, 3, 12, 200];
+        string live = "";
         for (int i = 0; i < rows.Length; i++)
         {
             try
             {
-                _ = await rows[i].RunAsync(run.IsRelease ? run : small with { Count = counts[i] });
+                string said = await rows[i].RunAsync(run.IsRelease ? run : small with { Count = counts[i] });
+                live = rows[i] is LiveStreams ? said : live;
             }
             catch (Exception e) when (e is not FaultSkippedException)
             {
                 throw new InvalidOperationException($"{rows[i].Id} with a heap of {Heap >> 20} MiB: {e.Message}", e);
             }
         }
-        return $"{string.Join(", ", rows.Select(row => row.Id))} with a heap of {Heap >> 20} MiB, {each}, "
+        return $"{string.Join(", ", rows.Select(row => row.Id))} with a heap of {Heap >> 20} MiB, {each}, {live}, "
             + (group is null ? $"NO control group: {reason}" : $"in a control group of {2 * Heap >> 20} MiB");
     }
 

@@ -54,6 +54,17 @@ public sealed class PayloadArraysTests
     }
 
     [Test]
+    public void Those_in_use_that_are_too_large_for_the_shared_pool_are_counted()
+    {
+        byte[][] arrays = [_arrays.Rent(100), _arrays.Rent(Large), _arrays.Rent((4 * Large) + 1)];
+        Assert.That(_arrays.LargeInUse, Is.EqualTo(2));
+        Array.ForEach(arrays, _arrays.Return);
+        Assert.That(_arrays.LargeInUse, Is.Zero);
+        byte[] again = _arrays.Rent(Large);
+        Assert.That((_arrays.LargeInUse, ReferenceEquals(again, arrays[1])), Is.EqualTo((1, true)));
+    }
+
+    [Test]
     public void An_array_that_is_too_long_to_keep_is_left_to_the_collector()
     {
         byte[] array = _arrays.Rent((4 * Large) + 1);

@@ -1,0 +1,37 @@
+using NbdKit.Filters;
+using NbdKit.Server;
+using NbdKit.Tests.Testing;
+
+namespace NbdKit.Tests.Server;
+
+public sealed class ReplyBudgetTests
+{
+    private const int Length = 1 << 20;
+
+    [Test]
+    public async Task A_large_read_counts_once_while_its_reply_is_sent([Values] bool ordered)
+    {
+        var disk = new VastDisk(Length) { Info = new NbdExportInfo { Size = Length } };
+        await using NbdBackend chain = ordered
+            ? NbdBackend.Compose(disk, new NoparallelFilter { Serialize = ThreadModel.SerializeRetirement })
+            : NbdBackend.Compose(disk);
+        await chain.StartAsync();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { });
+        long most = 0;
+        var client = new ScriptedTransport
+        {
+            OnSend = _ =>
+            {
+                most = Math.Max(most, core.Budget.Held);
+                return default;
+            },
+        };
+        client.Feed(ScriptedTransport.Handshake()).Request(Cmd.Read, 0, Length).Request(Cmd.Disc);
+
+        NbdDisconnect end = await core.ServeAsync(client, CancellationToken.None).Soon();
+
+        Assert.That(end.Reason, Is.EqualTo(NbdDisconnectReason.ClientDone), end.Detail);
+        Assert.That(most, Is.InRange(Length, Length + 64));
+        Assert.That(core.Budget.Held, Is.Zero);
+    }
+}
