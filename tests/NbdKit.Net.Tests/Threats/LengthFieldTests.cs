@@ -57,7 +57,7 @@ public sealed class LengthFieldTests : WireTest
     [Test, Property("Threat", "CVE-2022-26496")]
     public async Task A_bad_inner_length_in_an_option_that_is_skipped_leaves_nothing_behind()
     {
-        ServerFixture server = await ServeAsync();
+        ServerFixture server = await ServeAsync(options: new NbdServerOptions { MaxOptions = 1000 });
         WireClient client = await server.HaggleAsync();
         foreach (uint option in new[] { Opt.Info, Opt.Go, Opt.ListMeta, Opt.SetMeta })
         {

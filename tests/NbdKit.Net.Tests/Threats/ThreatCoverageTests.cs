@@ -33,12 +33,6 @@ public sealed class ThreatCoverageTests
         ["P36"] = ("tests/NbdKit.Net.Faults/Rows/NoDescriptors.cs", "\"F15\""),
         ["nbdkit-accept-spin"] = ("tests/NbdKit.Net.Faults/Rows/NoDescriptors.cs", "\"F15\""),
 
-        // Every callback of a plugin and every failure; a row fails by an exception that nobody observed.
-        ["N08"] = ("tests/NbdKit.Net.Faults/Rows/PluginFaults.cs", "\"F09\""),
-
-        // A process with a hard limit of its heap.
-        ["N17"] = ("tests/NbdKit.Net.Faults/Rows/MemoryCeiling.cs", "\"F14\""),
-
         // A program that is published trimmed, which takes longer than a test may.
         ["N19"] = (".ci/pack-check", "PublishTrimmed"),
     };
