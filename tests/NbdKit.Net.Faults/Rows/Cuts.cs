@@ -18,6 +18,9 @@ internal sealed class Cuts : Fault
     // What a client sends last in a session without requests, with some bytes by which signatures differ in length.
     private const int ClientTail = 200;
 
+    // What a server says last within TLS is its goodbye, for which no client waits.
+    private const int ServerTail = 30;
+
     // Of NBD and of TLS.
     private const int Goodbyes = 2;
 
@@ -187,7 +190,7 @@ internal sealed class Cuts : Fault
         long handshake = await wire.RunAsync(form, long.MaxValue, CutKind.Finish, client, wholly: false);
         long all = await wire.RunAsync(form, long.MaxValue, CutKind.Finish, client, wholly: true);
         return Kinds.SelectMany(kind => Enumerable
-            .Range(0, (int)(client && kind == CutKind.Stall ? handshake - ClientTail : all))
+            .Range(0, (int)(kind != CutKind.Stall ? all : client ? handshake - ClientTail : form == CutWire.Tls ? all - ServerTail : all))
             .Select(at => (form, (long)at, kind, client)));
     }
 

@@ -70,6 +70,11 @@ internal sealed class TlsMisuse : Fault
         Task<ClientSession> connecting = ConnectAsync(server, policy, time);
         if (one.Stalls && policy != NbdTlsPolicy.Off)
         {
+            // Time must not pass before the client is where it waits.
+            while (!connecting.IsCompleted && !server.Trace.Contains(Opt.StartTls))
+            {
+                await Task.Delay(1);
+            }
             await time.AdvanceUntilAsync(connecting);
         }
         NbdClientError? seen = null;
