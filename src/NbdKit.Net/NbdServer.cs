@@ -254,6 +254,8 @@ public sealed partial class NbdServer : IAsyncDisposable
         await _core.EndWatchForExitAsync().ConfigureAwait(false);
         if (!_started)
         {
+            // A client that was to be served may have come as far as its socket.
+            _core.Dispose();
             return;
         }
         var quick = new CancellationTokenSource();

@@ -53,10 +53,8 @@ internal sealed class Listener : IAsyncDisposable
                 // So that the same port can be bound for IPv4 as well.
                 socket.DualMode = false;
             }
-            if (!isUnix && !isVsock && !OperatingSystem.IsWindows())
-            {
-                socket.SetSocketOption(SocketOptionLevel.Socket, SocketOptionName.ReuseAddress, true);
-            }
+            // The runtime lets a port be had again whose connections linger. Asked for that, it lets several servers share one as well:
+            // each client would get the disk of any of them.
             socket.Bind(endPoint);
             socket.Listen(server.Options.Backlog);
             EndPoint bound = isVsock ? LinuxVsock.LocalEndPoint(socket) ?? endPoint : socket.LocalEndPoint!;

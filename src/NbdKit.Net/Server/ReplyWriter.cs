@@ -22,6 +22,13 @@ internal sealed class ReplyWriter(
     // Larger replies are worth a system call of their own.
     private const int GatherBytes = 8 << 10;
 
+    // What a reply costs beside its bytes: its place in the queue, of which up to half are free. Replies of a few bytes that nobody takes
+    // would else hold many times what they count.
+    private const int PlaceBytes = 96;
+
+    // So many places an idle connection may keep.
+    private const int KeptPlaces = 1024;
+
     private readonly Lock _lock = new();
     private readonly Queue<ReplySegment> _queue = new();
     private ManualResetValueTaskSourceCore<bool> _wake;
@@ -209,6 +216,8 @@ internal sealed class ReplyWriter(
                 return first;
             }
             Slab slab = pool.Rent();
+            // What was put together is one reply again.
+            budget.Take(PlaceBytes);
             int length = Move(first, slab, 0);
             while (length < FlushThreshold && _queue.TryPeek(out next) && IsSmall(next))
             {
@@ -226,10 +235,7 @@ internal sealed class ReplyWriter(
         int length = segment.Length;
         int rest = segment.Held - length;
         segment.Release(payloads);
-        if (rest > 0)
-        {
-            budget.Give(rest);
-        }
+        budget.Give(rest + PlaceBytes);
         return length;
     }
 
@@ -266,7 +272,7 @@ internal sealed class ReplyWriter(
         {
             loans.Return(segment.Loan);
         }
-        budget.Give(held);
+        budget.Give(held + PlaceBytes);
     }
 
     private void Enqueue(ReplySegment segment)
@@ -275,7 +281,7 @@ internal sealed class ReplyWriter(
         {
             if (!_failed)
             {
-                budget.Take(segment.Held);
+                budget.Take(segment.Held + PlaceBytes);
                 _queue.Enqueue(segment);
                 return;
             }
@@ -302,6 +308,10 @@ internal sealed class ReplyWriter(
                 // An idle connection holds no memory.
                 _sharedSlab.Release();
                 _sharedSlab = null;
+            }
+            if (_queue.Capacity > KeptPlaces)
+            {
+                _queue.TrimExcess(KeptPlaces);
             }
             if (!_closed)
             {

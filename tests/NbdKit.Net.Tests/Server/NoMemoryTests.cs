@@ -46,7 +46,7 @@ public sealed class NoMemoryTests
         {
             if (call.Callback == "read")
             {
-                await gate.PassAsync();
+                await gate.PassAsync(CancellationToken.None);
                 throw new InvalidOperationException("the defect");
             }
         };

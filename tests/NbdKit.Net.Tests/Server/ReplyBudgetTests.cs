@@ -31,7 +31,7 @@ public sealed class ReplyBudgetTests
         NbdDisconnect end = await core.ServeAsync(client, CancellationToken.None).Soon();
 
         Assert.That(end.Reason, Is.EqualTo(NbdDisconnectReason.ClientDone), end.Detail);
-        Assert.That(most, Is.InRange(Length, Length + 64));
+        Assert.That(most, Is.InRange(Length, Length + 128));
         Assert.That(core.Budget.Held, Is.Zero);
     }
 }

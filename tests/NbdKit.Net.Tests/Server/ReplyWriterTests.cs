@@ -65,6 +65,23 @@ public sealed class ReplyWriterTests
     }
 
     [Test]
+    [Property("Threat", "P37")]
+    public async Task Small_replies_that_wait_count_with_their_places_in_the_queue()
+    {
+        const int replies = 1000;
+        for (int i = 0; i < replies; i++)
+        {
+            _writer.Post(Shared(1));
+        }
+        Assert.That(_server.HasRoom(0, 512 << 10));
+        Assert.That(_server.HasRoom(0, (1 << 20) - (64 << 10) - (80 * replies)), Is.False, "a place has 40 bytes, and every other is free");
+        _writer.Close();
+        await _writer.RunAsync(CancellationToken.None).Soon();
+        Assert.That(_transport.TakeOutput(), Has.Length.EqualTo(replies));
+        AssertAllGivenBack();
+    }
+
+    [Test]
     public async Task Much_is_sent_without_a_flush()
     {
         Task sending = _writer.RunAsync(CancellationToken.None);

@@ -122,7 +122,7 @@ public sealed class HandshakeWorkTests : WireTest
     public async Task A_client_for_whom_an_export_is_opened_holds_no_block_to_receive_into()
     {
         var gate = new Gate();
-        await using NbdBackend chain = NbdBackend.Compose(new TestPlugin { OnOpen = (_, _) => gate.PassAsync() });
+        await using NbdBackend chain = NbdBackend.Compose(new TestPlugin { OnOpen = (_, stop) => gate.PassAsync(stop) });
         await chain.StartAsync();
         using var core = new ServerCore(chain, new NbdServerOptions(), () => { });
         var client = new ScriptedTransport();
