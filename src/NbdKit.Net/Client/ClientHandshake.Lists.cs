@@ -65,11 +65,11 @@ internal sealed partial class ClientHandshake
         OptionRefusal? refusal = await AskForContextsAsync(
             OptionType.SetMetaContext,
             exportName,
-            wanted,
-            (id, name) => repeated |= !contexts.TryAdd(id, name)).ConfigureAwait(false);
+            [.. wanted.Distinct()],
+            (id, name) => repeated |= contexts.ContainsValue(name) || !contexts.TryAdd(id, name)).ConfigureAwait(false);
         if (repeated)
         {
-            throw Violation("the server gave one number to two meta contexts");
+            throw Violation("the server gave one number to two meta contexts, or two to one");
         }
         // What stands before a refusal does not count. If the export is what was refused, the next option will say so.
         return refusal is null ? contexts : [];

@@ -17,6 +17,8 @@ internal sealed class Cursor(byte[] bytes)
 
     public ulong U64() => BinaryPrimitives.ReadUInt64BigEndian(Take(8));
 
+    public void TakeRest() => At = bytes.Length;
+
     /// <summary>The next bytes, which must be there.</summary>
     public ReadOnlySpan<byte> Take(long count)
     {

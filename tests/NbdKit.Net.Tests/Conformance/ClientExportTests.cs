@@ -206,13 +206,14 @@ public sealed class ClientExportTests : HandshakeTest
     }
 
     [Test, Property("Rule", "C021")]
-    public async Task Meta_contexts_without_a_name_or_with_one_number_for_two_are_an_error_C021()
+    public async Task Meta_contexts_without_a_name_or_with_a_number_or_a_name_twice_are_an_error_C021()
     {
         byte[][] wrong =
         [
             .. Enumerable.Range(0, 5).Select(length => ScriptedServer.Reply(Opt.SetMeta, Rep.MetaContext, new byte[length])),
             ScriptedServer.Reply(Opt.SetMeta, Rep.MetaContext, 0, 0, 0, 1, 0xff),
             [.. ScriptedServer.Context(Opt.SetMeta, 1, "a:b"), .. ScriptedServer.Context(Opt.SetMeta, 1, "a:c")],
+            [.. ScriptedServer.Context(Opt.SetMeta, 1, "a:b"), .. ScriptedServer.Context(Opt.SetMeta, 2, "a:b")],
         ];
         foreach (byte[] replies in wrong)
         {
