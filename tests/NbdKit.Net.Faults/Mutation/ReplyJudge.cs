@@ -24,7 +24,7 @@ internal sealed class ReplyJudge(
         {
             _waiting.Add(call.Cookie, queue = []);
         }
-        if (queue.Count > 0 && (structured || extended))
+        if (queue.Count > 0)
         {
             _ambiguous.Add(call.Cookie);
         }
@@ -97,7 +97,11 @@ internal sealed class ReplyJudge(
         }
         else if (reply.Call.Command == Cmd.Read && !structured)
         {
-            reply.CheckData(reply.Call.Offset, output.Take((long)reply.Call.Length));
+            ReadOnlySpan<byte> data = output.Take((long)reply.Call.Length);
+            if (!_ambiguous.Contains(reply.Call.Cookie))
+            {
+                reply.CheckData(reply.Call.Offset, data);
+            }
         }
         Remove(reply);
     }
