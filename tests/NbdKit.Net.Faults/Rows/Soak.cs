@@ -11,7 +11,7 @@ internal sealed class Soak : Fault
 {
     private const int Polite = 4;
     private const int Region = 1 << 20;
-    private const long Gate = 180;
+    private const long Gate = 300;
     private const long Release = 24 * 3600;
 
     private long _served;
