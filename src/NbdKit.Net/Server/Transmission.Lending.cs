@@ -42,6 +42,8 @@ internal sealed partial class Transmission
         {
             return false;
         }
+        // It holds nothing of the server's, however long the client takes.
+        _budget.Settle();
         try
         {
             await _input.ReadExactlyAsync(loan, _connection.Receiving).ConfigureAwait(false);

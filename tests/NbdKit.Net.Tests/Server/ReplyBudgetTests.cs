@@ -1,4 +1,5 @@
 using NbdKit.Filters;
+using NbdKit.Plugins;
 using NbdKit.Server;
 using NbdKit.Tests.Testing;
 
@@ -33,5 +34,23 @@ public sealed class ReplyBudgetTests
         Assert.That(end.Reason, Is.EqualTo(NbdDisconnectReason.ClientDone), end.Detail);
         Assert.That(most, Is.InRange(Length, Length + 128));
         Assert.That(core.Budget.Held, Is.Zero);
+    }
+
+    [Test]
+    public async Task A_write_that_goes_straight_to_the_disk_holds_nothing_while_it_comes()
+    {
+        await using NbdBackend chain = NbdBackend.Compose(new MemoryPlugin { Size = Length });
+        await chain.StartAsync();
+        using var core = new ServerCore(chain, new NbdServerOptions(), () => { });
+        var client = new ScriptedTransport();
+        byte[] whole = [.. WireBytes.Request(Cmd.Write, 1, 0, Length), .. new byte[Length]];
+        client.Feed(ScriptedTransport.Handshake());
+        Task<NbdDisconnect> served = core.ServeAsync(client, CancellationToken.None);
+        // The first one may have to make the pages that the second is received into.
+        client.Feed(whole);
+        client.Feed(whole[..(Length / 2)]);
+        Assert.That(core.Budget.Held, Is.Zero);
+        client.Feed(whole[(Length / 2)..]).Request(Cmd.Disc);
+        Assert.That((await served.Soon()).Reason, Is.EqualTo(NbdDisconnectReason.ClientDone));
     }
 }
