@@ -98,10 +98,10 @@ internal sealed partial class Handshake
                 _ = CloseLateAsync(opening);
             }
             bool timedOut = e is OperationCanceledException && limit.IsCancellationRequested;
-            string message = timedOut ? "opening the export took too long" : e.Message;
+            string message = timedOut ? "opening the export took too long" : LogText.Message(e);
             // A layer's message is likely to quote the name, and the exception would be written out as it is.
             Log.OpenFailed(
-                _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), LogText.Clean(message, 400),
+                _connection.Server.Logger, _connection.Public.Id, LogText.Clean(name), message,
                 e is NbdException ? null : LogText.IfClean(e));
             throw timedOut ? new NbdException(NbdError.IoError, message, e) : e;
         }

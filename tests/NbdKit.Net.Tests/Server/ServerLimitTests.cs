@@ -5,6 +5,8 @@ namespace NbdKit.Tests.Server;
 /// <summary>What a client may use up: places, time and patience.</summary>
 public sealed class ServerLimitTests
 {
+    private const int LongReply = 8 << 20;
+
     private static readonly CancellationToken None = CancellationToken.None;
 
     private RecordedChain _chain = null!;
@@ -194,43 +196,25 @@ public sealed class ServerLimitTests
     [Test]
     public async Task A_client_that_takes_a_long_reply_slowly_is_not_cut_off()
     {
-        const int size = 8 << 20;
-        _chain = new RecordedChain(size, []);
+        _chain = new RecordedChain(LongReply, []);
         await ServeAsync();
         WireClient client = _server!.Connect(pipes: new PipePair(serverOutputLimit: 4096));
         await client.GreetAsync();
         await client.GoAsync("disk");
-        await client.SendRequestAsync(Cmd.Read, 0, size);
-        for (int taken = 0; taken < size; taken += 1 << 20)
-        {
-            await client.ReadAsync(1 << 20);
-            _time.Advance(TimeSpan.FromSeconds(40));
-        }
-        await client.ReadAsync(16);
-        Assert.That(client.Ended.IsCompleted, Is.False);
-        await client.ReadDataAsync(0, 512);
+        await TakeSlowlyAsync(client);
     }
 
     [Test]
     public async Task A_client_that_takes_a_long_reply_slowly_inside_TLS_over_a_stream_is_not_cut_off()
     {
-        const int size = 8 << 20;
-        _chain = new RecordedChain(size, []);
+        _chain = new RecordedChain(LongReply, []);
         await ServeAsync(new NbdServerOptions { Tls = new NbdServerTls(TestCertificates.Server) });
         var pipes = new PipePair(serverOutputLimit: 4096);
         var outside = new WireClient(pipes.Client, _server!.Server.ServeAsync(new DuplexPipeStream(pipes.Server), None));
         await outside.GreetAsync();
         WireClient client = await outside.StartTlsAsync();
         await client.GoAsync("disk");
-        await client.SendRequestAsync(Cmd.Read, 0, size);
-        for (int taken = 0; taken < size; taken += 1 << 20)
-        {
-            await client.ReadAsync(1 << 20);
-            _time.Advance(TimeSpan.FromSeconds(40));
-        }
-        await client.ReadAsync(16);
-        Assert.That(client.Ended.IsCompleted, Is.False);
-        await client.ReadDataAsync(0, 512);
+        await TakeSlowlyAsync(client);
         await outside.CutAsync();
     }
 
@@ -264,6 +248,20 @@ public sealed class ServerLimitTests
         _time.Advance(TimeSpan.FromDays(1));
         await client.SendAsync(request.AsMemory(5));
         Assert.That((await client.ReadReplyAsync()).Error, Is.EqualTo(Errno.Ok));
+    }
+
+    /// <summary>Takes a long reply piece by piece, for longer than anything may stand still.</summary>
+    private async Task TakeSlowlyAsync(WireClient client)
+    {
+        await client.SendRequestAsync(Cmd.Read, 0, LongReply);
+        for (int taken = 0; taken < LongReply; taken += 1 << 20)
+        {
+            await client.ReadAsync(1 << 20);
+            _time.Advance(TimeSpan.FromSeconds(40));
+        }
+        await client.ReadAsync(16);
+        Assert.That(client.Ended.IsCompleted, Is.False);
+        await client.ReadDataAsync(0, 512);
     }
 
     private async Task StallsAsync(byte[] message, int sent, string where)
